@@ -1,0 +1,29 @@
+"""fedmsg-relay: publish on a fedmsg bus from scripts that do not stay to be connected to.
+
+Scripts call `fedmsg_relay.publish(topic="package.branch.new", modname="pkgdb", msg={...})`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__version__ = "0.1.0"
+__all__ = ["PublishError", "SigningError", "ConfigError", "destroy", "init", "publish"]
+
+_FROM = {
+    "publish": "api",
+    "init": "api",
+    "destroy": "api",
+    "PublishError": "errors",
+    "SigningError": "errors",
+    "ConfigError": "errors",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # PEP 562: `import fedmsg_relay` itself stays cheap, since every command imports it first.
+    if name not in _FROM:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f".{_FROM[name]}", __name__), name)

@@ -1,0 +1,230 @@
+"""Load the global config, by fedmsg's rules.
+
+A config file is Python that is executed and leaves a dict named `config`. Files are taken in this
+order, later ones win, dicts merge recursively and everything else replaces (fedmsg 1.1.7,
+`fedmsg.config.load_config`):
+
+    /etc/fedmsg.d/*.py  ~/.fedmsg.d/*.py  ./fedmsg.d/*.py  $VIRTUAL_ENV/etc/fedmsg.d/*.py
+    /etc/fedmsg-config.py  ~/.fedmsg-config.py  ./fedmsg-config.py
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any, Iterable
+
+from .errors import ConfigError
+
+Config = dict[str, Any]
+
+ETC_DIRECTORY = "/etc/fedmsg.d"
+ETC_FILE = "/etc/fedmsg-config.py"
+
+# Milliseconds for zmq_*, seconds for post_init_sleep and timeout, bytes for *_bytes.
+DEFAULTS: Config = {
+    "topic_prefix": "org.fedoraproject",
+    "environment": "dev",
+    "relay_inbound": "tcp://127.0.0.1:2003",
+    "io_threads": 1,
+    "post_init_sleep": 0.5,
+    "timeout": 2,
+    "high_water_mark": 0,
+    "zmq_linger": 1000,
+    "zmq_tcp_keepalive": 1,
+    "zmq_tcp_keepalive_cnt": 3,
+    "zmq_tcp_keepalive_idle": 60,
+    "zmq_tcp_keepalive_intvl": 5,
+    "zmq_reconnect_ivl": 100,
+    "zmq_reconnect_ivl_max": 1000,
+    "relay_max_message_bytes": 16 * 1024 * 1024,
+    "relay_log": None,
+}
+DEFAULT_ENDPOINTS = {"relay_outbound": ["tcp://127.0.0.1:4001"]}
+
+# Upstream's own default: every command's lines go to standard output at INFO.
+DEFAULT_LOGGING: Config = {
+    "version": 1,
+    "formatters": {
+        "bare": {
+            "datefmt": "%Y-%m-%d %H:%M:%S",
+            "format": "[%(asctime)s][%(name)10s %(levelname)7s] %(message)s",
+        }
+    },
+    "handlers": {
+        "console": {
+            "class": "logging.StreamHandler",
+            "formatter": "bare",
+            "level": "INFO",
+            "stream": "ext://sys.stdout",
+        }
+    },
+    "loggers": {
+        "fedmsg": {"level": "INFO", "propagate": False, "handlers": ["console"]},
+        "moksha": {"level": "INFO", "propagate": False, "handlers": ["console"]},
+    },
+}
+
+_NUMBERS = {
+    "io_threads": 1,
+    "high_water_mark": 0,
+    "post_init_sleep": 0,
+    "timeout": 0,
+    "zmq_linger": -1,
+    "zmq_tcp_keepalive": -1,
+    "zmq_tcp_keepalive_cnt": -1,
+    "zmq_tcp_keepalive_idle": -1,
+    "zmq_tcp_keepalive_intvl": -1,
+    "zmq_reconnect_ivl": -1,
+    "zmq_reconnect_ivl_max": 0,
+    "relay_max_message_bytes": 1,
+}
+_FLOATS = ("post_init_sleep", "timeout")
+
+
+def load(path: str | None = None, *, system: bool = False) -> Config:
+    """The merged and validated config.
+
+    `path` names one file, or a directory whose `*.py` are loaded in sorted order, and nothing else
+    is read then. `system` is for daemons: only what lies in /etc is read, and a file that cannot be
+    read is an error rather than a warning. Root never reads another user's `./` or `~` either.
+
+    Raises ConfigError, which names the file and the line, or the key.
+    """
+    etc_only = system or os.geteuid() == 0
+    merged: Config = {}
+    for filename in _given(path) if path else _searched(etc_only):
+        _merge(merged, _execute(filename, must_be_readable=system or path is not None))
+    return complete(merged)
+
+
+def complete(merged: Config) -> Config:
+    """`merged` with defaults filled in, lists where a string was allowed, and every value checked.
+
+    Raises ConfigError, which names the key.
+    """
+    config = {**DEFAULTS, **merged}
+    config.setdefault("logging", DEFAULT_LOGGING)
+    endpoints = config.setdefault("endpoints", DEFAULT_ENDPOINTS)
+    if not isinstance(endpoints, dict):
+        raise ConfigError(f"config key 'endpoints' must be a dict, not {endpoints!r}")
+    config["endpoints"] = {
+        name: as_list(f"endpoints[{name!r}]", value) for name, value in endpoints.items()
+    }
+    config["relay_inbound"] = as_list("relay_inbound", config["relay_inbound"])
+    for key, least in _NUMBERS.items():
+        config[key] = _number(key, config[key], least)
+    for key in ("topic_prefix", "environment"):
+        if not isinstance(config[key], str) or not config[key]:
+            raise ConfigError(f"config key {key!r} must be a string, not {config[key]!r}")
+    if config["relay_log"] is not None and not isinstance(config["relay_log"], str):
+        raise ConfigError(f"config key 'relay_log' must be a path, not {config['relay_log']!r}")
+    if not isinstance(config["logging"], dict):
+        raise ConfigError(f"config key 'logging' must be a dict, not {config['logging']!r}")
+    return config
+
+
+def as_list(key: str, value: object) -> list[str]:
+    """A list of strings from a string or a list, as upstream takes either. Raises ConfigError."""
+    values = [value] if isinstance(value, str) else value
+    if not isinstance(values, (list, tuple, set)) or not all(isinstance(v, str) for v in values):
+        raise ConfigError(f"config key {key} must be an address or a list of them, not {value!r}")
+    return list(values)
+
+
+def _given(path: str) -> list[str]:
+    if os.path.isdir(path):
+        found = _python_files(path)
+        if not found:
+            raise ConfigError(f"{path}: no *.py file in this directory")
+        return found
+    if not os.path.isfile(path):
+        raise ConfigError(f"{path}: no such file or directory")
+    return [path]
+
+
+def _searched(etc_only: bool) -> Iterable[str]:
+    yield from _python_files(ETC_DIRECTORY)
+    if not etc_only:
+        yield from _python_files(os.path.expanduser("~/.fedmsg.d"))
+        yield from _python_files(os.path.join(os.getcwd(), "fedmsg.d"))
+        if "VIRTUAL_ENV" in os.environ:
+            yield from _python_files(os.path.join(os.environ["VIRTUAL_ENV"], "etc/fedmsg.d"))
+    yield from filter(os.path.isfile, [ETC_FILE])
+    if not etc_only:
+        home = os.path.expanduser("~/.fedmsg-config.py")
+        here = os.path.join(os.getcwd(), "fedmsg-config.py")
+        yield from filter(os.path.isfile, [home, here])
+
+
+def _python_files(directory: str) -> list[str]:
+    try:
+        names = os.listdir(directory)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise ConfigError(f"{directory}: {error.strerror}") from error
+    paths = (os.path.join(directory, name) for name in sorted(names) if name.endswith(".py"))
+    return [path for path in paths if os.path.isfile(path)]
+
+
+def _execute(filename: str, must_be_readable: bool) -> Config:
+    try:
+        with open(filename, "rb") as stream:
+            source = stream.read()
+    except OSError as error:
+        if must_be_readable:
+            raise ConfigError(f"{filename}: {error.strerror}") from error
+        # Upstream goes on too: a key file meant for one service is no business of this user's.
+        print(f"warning: {filename}: {error.strerror}", file=sys.stderr)
+        return {}
+    variables: Config = {}
+    try:
+        exec(compile(source, filename, "exec"), variables)
+    except SyntaxError as error:
+        raise ConfigError(f"{filename}:{error.lineno or 1}: {error.msg}") from error
+    except ValueError as error:  # NUL bytes in the source, before Python 3.12
+        raise ConfigError(f"{filename}:1: {error}") from error
+    except (Exception, SystemExit) as error:
+        line = _line_of(error, filename)
+        raise ConfigError(f"{filename}:{line}: {type(error).__name__}: {error}") from error
+    config = variables.get("config")
+    if not isinstance(config, dict):
+        raise ConfigError(f"{filename}: must define a dict named 'config'")
+    return config
+
+
+def _line_of(error: BaseException, filename: str) -> int:
+    """The last line of `filename` that was being executed when `error` was raised."""
+    line, frame = 1, error.__traceback__
+    while frame is not None:
+        if frame.tb_frame.f_code.co_filename == filename:
+            line = frame.tb_lineno
+        frame = frame.tb_next
+    return line
+
+
+def _merge(into: Config, new: Config) -> None:
+    for key, value in new.items():
+        if isinstance(value, dict):
+            # Never share a dict with the file it came from: the next file would change it there.
+            old = into.get(key)
+            copy: Config = dict(old) if isinstance(old, dict) else {}
+            _merge(copy, value)
+            into[key] = copy
+        else:
+            into[key] = value
+
+
+def _number(key: str, value: object, least: int) -> float:
+    wanted = "a number" if key in _FLOATS else "a whole number"
+    if isinstance(value, str):
+        # Upstream's validators take "5" for 5.
+        try:
+            value = float(value) if key in _FLOATS else int(value)
+        except ValueError:
+            pass
+    right_type = (int, float) if key in _FLOATS else int
+    if isinstance(value, bool) or not isinstance(value, right_type) or not value >= least:
+        raise ConfigError(f"config key {key!r} must be {wanted} of at least {least}, not {value!r}")
+    return value

@@ -1,0 +1,143 @@
+"""Where the daemon's log lines go, without the thread of the sockets ever waiting for a disk.
+
+`config["logging"]` is applied as upstream's commands do (logging.config.dictConfig): its levels,
+formats and further handlers hold. Lines it would print on the console go to the file `relay_log`,
+or to standard error when that is unset. All handlers run on a thread of their own, behind a queue.
+"""
+
+from __future__ import annotations
+
+import logging
+import logging.config
+import logging.handlers
+import queue
+import sys
+from contextlib import contextmanager
+from typing import Iterator
+
+from .config import DEFAULT_LOGGING, Config
+from .counts import RateLimit
+from .errors import ConfigError, FedmsgRelayError, StartError
+
+NAME = "fedmsg.relay"
+
+# Lines that may wait for the disk. At some 200 bytes a line this is 2 MB.
+QUEUE_LENGTH = 10_000
+
+
+@contextmanager
+def started(config: Config) -> Iterator[None]:
+    """Log by the config; at the end write out what is queued and close the log.
+
+    An error that ends the daemon is written to `relay_log` on its way out; the caller says it on
+    standard error. Raises ConfigError for `logging`, StartError when `relay_log` cannot be written.
+    """
+    try:
+        logging.config.dictConfig(config["logging"])
+    except (ValueError, TypeError, AttributeError, ImportError, OSError) as error:
+        cause = error.__cause__ or error
+        raise ConfigError(f"config key 'logging': {error}: {cause}") from error
+    logger = logging.getLogger(NAME)
+    logger.disabled = False
+    if logger.getEffectiveLevel() > logging.INFO and not _level_is_configured(logger):
+        logger.setLevel(logging.INFO)
+    destination = open_destination(config["relay_log"])
+    others = _redirect_console(_handlers_of(logger), destination)
+    backlog: queue.Queue[logging.LogRecord] = queue.Queue(QUEUE_LENGTH)
+    writer = logging.handlers.QueueListener(
+        backlog, destination, *others, respect_handler_level=True
+    )
+    logger.handlers = [_QueueHandler(backlog)]
+    logger.propagate = False
+    writer.start()
+    try:
+        yield
+    except FedmsgRelayError as error:
+        if config["relay_log"] is not None:
+            logger.error("%s", error)
+        raise
+    finally:
+        writer.stop()
+        logging.shutdown()
+
+
+def open_destination(relay_log: str | None) -> logging.Handler:
+    """The file, or standard error for None. Raises StartError when the file cannot be opened."""
+    if relay_log is None:
+        return logging.StreamHandler(sys.stderr)
+    try:
+        return LogFile(relay_log)
+    except OSError as error:
+        raise StartError(f"relay_log: cannot write {relay_log}: {error.strerror}") from error
+
+
+class LogFile(logging.handlers.WatchedFileHandler):
+    """A file that is opened anew before the next line once it has been renamed or removed.
+
+    A line that cannot be written is reported on standard error, where the journal has it, at most a
+    few times a minute. It never stops the relay.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._limit = RateLimit(most=3)
+        super().__init__(path, encoding="utf-8", errors="backslashreplace")
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            super().emit(record)
+        except OSError:  # reopening it: the directory is gone, or no longer ours
+            self.handleError(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if self._limit.allows("write"):
+            print(f"relay_log: {sys.exc_info()[1]}: {record.getMessage()}", file=sys.stderr)
+
+
+class _QueueHandler(logging.handlers.QueueHandler):
+    """Gives a line up rather than wait when the queue is full, and says so on standard error."""
+
+    def __init__(self, backlog: queue.Queue[logging.LogRecord]) -> None:
+        super().__init__(backlog)
+        self._limit = RateLimit(most=1)
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if self._limit.allows("full"):
+            print(f"log: {QUEUE_LENGTH} lines wait for the disk, lines are lost", file=sys.stderr)
+
+
+def _level_is_configured(logger: logging.Logger) -> bool:
+    ancestor: logging.Logger | None = logger
+    while ancestor is not None and ancestor.parent is not None:
+        if ancestor.level != logging.NOTSET:
+            return True
+        ancestor = ancestor.parent
+    return False
+
+
+def _handlers_of(logger: logging.Logger) -> list[logging.Handler]:
+    """The handlers a line of `logger` reaches, its ancestors' included."""
+    found: list[logging.Handler] = []
+    ancestor: logging.Logger | None = logger
+    while ancestor is not None:
+        found += ancestor.handlers
+        ancestor = ancestor.parent if ancestor.propagate else None
+    return found
+
+
+def _redirect_console(
+    handlers: list[logging.Handler], destination: logging.Handler
+) -> list[logging.Handler]:
+    """Give `destination` the console handler's format and level; return the other handlers."""
+    others, console = [], None
+    for handler in handlers:
+        # Exactly StreamHandler: its subclasses are files.
+        if type(handler) is logging.StreamHandler and handler.stream in (sys.stdout, sys.stderr):
+            console = handler
+        else:
+            others.append(handler)
+    bare = DEFAULT_LOGGING["formatters"]["bare"]
+    formatter = console.formatter if console is not None else None
+    destination.setFormatter(formatter or logging.Formatter(bare["format"], bare["datefmt"]))
+    if console is not None:
+        destination.setLevel(console.level)
+    return others

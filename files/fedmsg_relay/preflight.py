@@ -1,0 +1,145 @@
+"""Check a global config before anything runs by it: `python3 -m fedmsg_relay.preflight`.
+
+Deployment runs this as the service user on the whole staged config, so that one that would stop the
+relay, or every script of the host, never reaches /etc/fedmsg.d.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from dataclasses import dataclass
+
+from . import config as global_config
+from . import endpoints, monitoring
+from .config import Config
+from .endpoints import Endpoint
+from .errors import ConfigError, FedmsgRelayError, StartError
+
+
+@dataclass(frozen=True)
+class RelayAddresses:
+    """What a relay binds on this host: numeric `tcp://address:port` to the config's endpoint."""
+
+    inbound: dict[str, Endpoint]
+    outbound: dict[str, Endpoint]
+
+    def __str__(self) -> str:
+        return f"inbound {' '.join(self.inbound)} outbound {' '.join(self.outbound)}"
+
+
+def check_addresses(config: Config) -> tuple[list[str], list[str]]:
+    """The inbound and outbound endpoints every bus host needs, well formed. Raises ConfigError."""
+    if "relay_outbound" not in config["endpoints"]:
+        raise ConfigError("config key endpoints['relay_outbound'] is missing: listeners need it")
+    inbound, outbound = config["relay_inbound"], config["endpoints"]["relay_outbound"]
+    for text in inbound:
+        endpoints.parse(text, "relay_inbound")
+    for name, texts in config["endpoints"].items():
+        for text in texts:
+            endpoints.parse(text, f"endpoints[{name!r}]")
+    both = set(inbound) & set(outbound)
+    if both:
+        raise ConfigError(
+            f"relay_inbound and endpoints['relay_outbound'] both list {', '.join(sorted(both))}"
+        )
+    return inbound, outbound
+
+
+def relay_addresses(config: Config) -> RelayAddresses:
+    """What the relay binds here. Raises ConfigError if that is nothing, or one address twice."""
+    inbound_texts, outbound_texts = check_addresses(config)
+    inbound = endpoints.local_addresses(inbound_texts, "relay_inbound")
+    outbound = endpoints.local_addresses(outbound_texts, "endpoints['relay_outbound']")
+    ours = list(inbound.values()) + list(outbound.values())
+    for endpoint in ours:
+        if endpoint.is_wildcard:
+            twice = [other.text for other in ours if other.port == endpoint.port]
+            if len(set(twice)) > 1:
+                raise ConfigError(f"{' and '.join(twice)} are the same port of this machine")
+    clash = set(inbound) & set(outbound)
+    if clash:
+        raise ConfigError(f"inbound and outbound are both {', '.join(sorted(clash))} here")
+    return RelayAddresses(inbound, outbound)
+
+
+def warnings(addresses: RelayAddresses) -> list[str]:
+    """What works on this machine and fails for others, one line each."""
+    found = []
+    for address, endpoint in {**addresses.inbound, **addresses.outbound}.items():
+        numeric = endpoint.host == address[len("tcp://") :].rpartition(":")[0].strip("[]")
+        host = address[len("tcp://") :].rpartition(":")[0].strip("[]")
+        if not numeric and endpoint.host != "localhost" and endpoints.is_loopback(host):
+            found.append(
+                f"{endpoint.text}: {endpoint.host} is {host} here (see /etc/hosts):"
+                " no other machine can reach it"
+            )
+    return found
+
+
+def check_relay(config: Config) -> RelayAddresses:
+    """All that can be known before binding: addresses, log path, monitoring socket.
+
+    Raises ConfigError or StartError.
+    """
+    addresses = relay_addresses(config)
+    if config["relay_log"] is not None:
+        _check_writable("relay_log", config["relay_log"])
+    endpoint, _ = monitoring.settings(config)
+    if endpoint is not None and endpoint.startswith("ipc://"):
+        _check_creatable("moksha.monitoring.socket", endpoint[len("ipc://") :])
+    return addresses
+
+
+def _check_writable(key: str, path: str) -> None:
+    if os.path.isdir(path):
+        raise StartError(f"{key}: cannot write {path}: it is a directory")
+    if not os.path.exists(path):
+        _check_creatable(key, path)
+    elif not os.access(path, os.W_OK):
+        raise StartError(f"{key}: cannot write {path} as user {_user()}: Permission denied")
+
+
+def _check_creatable(key: str, path: str) -> None:
+    directory = os.path.dirname(path) or "."
+    if not os.path.isdir(directory):
+        raise StartError(f"{key}: cannot create {path}: no directory {directory}")
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise StartError(
+            f"{key}: cannot create {path} as user {_user()}: {directory} is not writable"
+        )
+
+
+def _user() -> str:
+    from .message import username
+
+    return username()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit 0 and one line on standard output, or 1 and one line on standard error."""
+    parser = argparse.ArgumentParser(
+        prog="fedmsg_relay.preflight", description="Check a global fedmsg config."
+    )
+    parser.add_argument("--config-filename", metavar="PATH", help="a file, or a directory of them")
+    parser.add_argument("--relay", action="store_true", help="check what a relay needs, too")
+    args = parser.parse_args(argv)
+    try:
+        config = global_config.load(args.config_filename, system=True)
+        if args.relay:
+            addresses = check_relay(config)
+            for warning in warnings(addresses):
+                print(f"warning: {warning}", file=sys.stderr)
+            print(f"configuration ok: {addresses}")
+        else:
+            check_addresses(config)
+            print(f"configuration ok: relays {' '.join(config['relay_inbound'])}")
+    except FedmsgRelayError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,205 @@
+"""fedmsg-probe: send a canary through a relay and wait for it on the other side.
+
+A check for Nagios and its kind: one line, perfdata, exit 0 ok, 1 warning, 2 critical, 3 unknown.
+The canary is an ordinary message on `topic_prefix.environment._heartbeat.fedmsg-probe`; upstream's
+fedmsg-tail hides topics with `_heartbeat` by default.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from dataclasses import dataclass
+from typing import NoReturn
+
+import zmq
+from zmq.utils.monitor import recv_monitor_message
+
+from . import __version__, diagnosis, endpoints, message, sockets
+from . import config as global_config
+from .config import Config
+from .errors import ConfigError, FedmsgRelayError
+from .preflight import check_addresses
+
+NAME = "fedmsg-probe"
+OK, WARNING, CRITICAL, UNKNOWN = range(4)
+WORDS = ("OK", "WARNING", "CRITICAL", "UNKNOWN")
+
+TOPIC = "_heartbeat.fedmsg-probe"
+
+# Seconds between two canaries. One may be lost: a relay tells libzmq's thread of a new listener's
+# subscription a moment after the listener's side believes it made.
+REPEAT = 0.1
+
+
+@dataclass(frozen=True)
+class Path:
+    """One way through a relay: an inbound endpoint, and the outbound ones it leads to."""
+
+    inbound: str
+    outbound: tuple[str, ...]
+
+
+class NoAnswer(Exception):
+    """The text says which side failed, and how."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        # 2 is what argparse would exit with, and Nagios reads that as critical.
+        print(f"FEDMSG UNKNOWN - {message}")
+        sys.exit(UNKNOWN)
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = _parsed(argv)
+    try:
+        config = global_config.load(args.config_filename)
+        paths = _paths(args, config)
+    except FedmsgRelayError as error:
+        print(f"FEDMSG UNKNOWN - {error}")
+        return UNKNOWN
+    end = time.monotonic() + args.timeout
+    context = zmq.Context()
+    worst, texts, perfdata = OK, [], []
+    for number, path in enumerate(paths):
+        # Each path gets an equal share of what is left: one that hangs leaves time to the others.
+        share = (end - time.monotonic()) / (len(paths) - number)
+        label = "round_trip" if len(paths) == 1 else f"round_trip_{number + 1}"
+        thresholds = f"{args.warning:g};{args.critical:g};0"
+        try:
+            milliseconds = round_trip(context, path, config, share) * 1000
+        except NoAnswer as error:
+            worst = CRITICAL
+            texts.append(str(error))
+            perfdata.append(f"{label}=U;{thresholds}")
+            continue
+        slow = WARNING if milliseconds >= args.warning else OK
+        worst = max(worst, CRITICAL if milliseconds >= args.critical else slow)
+        texts.append(f"{path.inbound} to {path.outbound[0]} in {milliseconds:.1f} ms")
+        perfdata.append(f"{label}={milliseconds:.1f}ms;{thresholds}")
+    print(f"FEDMSG {WORDS[worst]} - {'; '.join(texts)} | {' '.join(perfdata)}")
+    context.destroy(linger=0)
+    return worst
+
+
+def round_trip(
+    context: zmq.Context[zmq.Socket[bytes]], path: Path, config: Config, timeout: float
+) -> float:
+    """Seconds from sending a canary to its coming out. Raises NoAnswer after `timeout` seconds."""
+    end = time.monotonic() + timeout
+    topic = f"{config['topic_prefix']}.{config['environment']}.{TOPIC}".encode()
+    listener = sockets.make(context, zmq.SUB, config)
+    publisher = sockets.make(context, zmq.XPUB, config)
+    try:
+        listener.setsockopt(zmq.SUBSCRIBE, topic)
+        handshakes = listener.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
+        for outbound in path.outbound:
+            sockets.connect(listener, outbound)
+        sockets.connect(publisher, path.inbound)
+        for _ in path.outbound:
+            _await_handshake(handshakes, path, end)
+        _await_subscription(publisher, path.inbound, end)
+        return _exchange(publisher, listener, topic, path, end)
+    except zmq.ZMQError as error:
+        raise NoAnswer(f"{path.inbound}: {error}") from error
+    finally:
+        listener.disable_monitor()
+        publisher.close(linger=0)
+        listener.close(linger=0)
+
+
+def _await_handshake(handshakes: zmq.Socket[bytes], path: Path, end: float) -> None:
+    if not handshakes.poll(_milliseconds_until(end)):
+        reasons = "; ".join(f"{text}: {diagnosis.why_no_answer(text)}" for text in path.outbound)
+        raise NoAnswer(f"listeners cannot connect to outbound {reasons}")
+    recv_monitor_message(handshakes)
+
+
+def _await_subscription(publisher: zmq.Socket[bytes], inbound: str, end: float) -> None:
+    if not publisher.poll(_milliseconds_until(end)):
+        reason = diagnosis.why_no_answer(inbound)
+        raise NoAnswer(f"scripts cannot publish to inbound {inbound}: {reason}")
+
+
+def _exchange(
+    publisher: zmq.Socket[bytes], listener: zmq.Socket[bytes], topic: bytes, path: Path, end: float
+) -> float:
+    sent_at: dict[str, float] = {}
+    while time.monotonic() < end:
+        canary = message.build(topic.decode(), {"host": os.uname().nodename}, len(sent_at) + 1)
+        sent_at[canary["msg_id"]] = time.monotonic()
+        publisher.send_multipart([topic, message.dumps(canary).encode()])
+        resend = min(end, time.monotonic() + REPEAT)
+        while listener.poll(_milliseconds_until(resend)):
+            arrived = time.monotonic()
+            frames = listener.recv_multipart()
+            msg_id = _msg_id(frames)
+            if msg_id in sent_at:  # and not the canary of another host
+                return arrived - sent_at[msg_id]
+    raise NoAnswer(
+        f"{path.inbound} took {len(sent_at)} canaries and none came out of"
+        f" {' or '.join(path.outbound)}"
+    )
+
+
+def _msg_id(frames: list[bytes]) -> str | None:
+    try:
+        return str(message.loads(frames[-1].decode())["msg_id"])
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _paths(args: argparse.Namespace, config: Config) -> list[Path]:
+    inbound, outbound = check_addresses(config)
+    if args.host is not None:
+        inbound = _on_host(inbound, args.host)
+        outbound = _on_host(outbound, args.host)
+    inbound, outbound = args.inbound or inbound, args.outbound or outbound
+    return [Path(text, _same_host(text, outbound)) for text in inbound]
+
+
+def _on_host(texts: list[str], host: str) -> list[str]:
+    """The config's ports, on another host: for one that the config does not name (yet)."""
+    bracketed = f"[{host}]" if ":" in host else host
+    ports = dict.fromkeys(endpoints.parse(text, "endpoint").port for text in texts)
+    return [f"tcp://{bracketed}:{port}" for port in ports]
+
+
+def _same_host(inbound: str, outbound: list[str]) -> tuple[str, ...]:
+    """With several relays, a message comes out of the one that it went into."""
+    host = endpoints.parse(inbound, "inbound").host
+    same = tuple(text for text in outbound if endpoints.parse(text, "outbound").host == host)
+    return same or tuple(outbound)
+
+
+def _parsed(argv: list[str] | None) -> argparse.Namespace:
+    parser = _Parser(prog=NAME, description=(__doc__ or "").split("\n\n", 1)[1])
+    option = parser.add_argument
+    option("--config-filename", metavar="PATH", help="read this file or directory, not /etc")
+    option("--host", metavar="HOST", help="probe the relay there, on the ports of the config")
+    option("--inbound", action="append", metavar="ENDPOINT", help="probe this, not the config's")
+    option("--outbound", action="append", metavar="ENDPOINT", help="listen here for it")
+    option("--warning", type=float, default=500.0, metavar="MS", help="round trip (%(default)s)")
+    option("--critical", type=float, default=2000.0, metavar="MS", help="round trip (%(default)s)")
+    option("--timeout", type=float, default=5.0, metavar="SECONDS", help="in all (%(default)s)")
+    option("--version", action="version", version=f"{NAME} {__version__}")
+    args = parser.parse_args(argv)
+    if args.timeout <= 0:
+        parser.error("--timeout must be more than 0 seconds")
+    for text in (args.inbound or []) + (args.outbound or []):
+        try:
+            endpoints.parse(text, "endpoint")
+        except ConfigError as error:
+            parser.error(str(error))
+    return args
+
+
+def _milliseconds_until(moment: float) -> int:
+    return max(0, int((moment - time.monotonic()) * 1000) + 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,30 @@
+"""The daemon as a Unix process: its name, and signals as input to a poll loop."""
+
+from __future__ import annotations
+
+import signal
+import socket
+
+
+def set_name(name: str) -> None:
+    """Be `name` (at most 15 bytes) to ps -C and check_procs, however started: they look at comm."""
+    try:
+        with open("/proc/self/comm", "w", encoding="ascii") as comm:
+            comm.write(name)
+    except OSError:
+        pass
+
+
+def wakeup_on(*signals: signal.Signals) -> socket.socket:
+    """A socket that can be read from once one of the signals has arrived.
+
+    libzmq's poll does not return for a signal before its handler has run, but it can wait for this
+    beside its own sockets. SIGHUP is ignored: nothing has to be told about rotated logs.
+    """
+    wakeup, written = socket.socketpair()
+    written.setblocking(False)
+    signal.set_wakeup_fd(written.detach())
+    for number in signals:
+        signal.signal(number, lambda *_: None)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    return wakeup

@@ -1,0 +1,38 @@
+"""Socket options every part of the bus sets alike, from the config keys upstream gave them."""
+
+from __future__ import annotations
+
+import zmq
+
+from .config import Config
+
+# Messages queued for one peer when `high_water_mark` is 0. Upstream means "no limit" by that, and
+# its memory grows until something else gives.
+DEFAULT_HIGH_WATER_MARK = 100_000
+
+
+def make(context: zmq.Context[zmq.Socket[bytes]], kind: int, config: Config) -> zmq.Socket[bytes]:
+    """A socket with high-water marks, linger, TCP keepalive and reconnect intervals."""
+    made = context.socket(kind)
+    mark = config["high_water_mark"] or DEFAULT_HIGH_WATER_MARK
+    made.setsockopt(zmq.SNDHWM, mark)
+    made.setsockopt(zmq.RCVHWM, mark)
+    made.setsockopt(zmq.LINGER, config["zmq_linger"])
+    made.setsockopt(zmq.TCP_KEEPALIVE, config["zmq_tcp_keepalive"])
+    made.setsockopt(zmq.TCP_KEEPALIVE_CNT, config["zmq_tcp_keepalive_cnt"])
+    made.setsockopt(zmq.TCP_KEEPALIVE_IDLE, config["zmq_tcp_keepalive_idle"])
+    made.setsockopt(zmq.TCP_KEEPALIVE_INTVL, config["zmq_tcp_keepalive_intvl"])
+    made.setsockopt(zmq.RECONNECT_IVL, config["zmq_reconnect_ivl"])
+    made.setsockopt(zmq.RECONNECT_IVL_MAX, config["zmq_reconnect_ivl_max"])
+    return made
+
+
+def connect(connecting: zmq.Socket[bytes], endpoint: str) -> None:
+    """Connect to an endpoint as the config writes it. Raises zmq.ZMQError if it is malformed.
+
+    A wildcard is what its service binds, so seen from here it is this machine.
+    """
+    # Only for addresses: with this set libzmq would look up the IPv6 address of a name first, and
+    # never try the IPv4 one that a relay with both has bound.
+    connecting.setsockopt(zmq.IPV6, "//[" in endpoint)
+    connecting.connect(endpoint.replace("//*:", "//127.0.0.1:"))

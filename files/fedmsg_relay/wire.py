@@ -1,0 +1,176 @@
+"""What may leave the relay, and what becomes of the rest.
+
+Every listener gets two frames, `[topic, body]`, both UTF-8, the body a JSON object with a string
+`topic`, a `timestamp` that can be shown as a date, and a `msg_id`. A message that is so already
+goes out byte for byte. One that is not is repaired where that loses nothing, or else dropped:
+upstream's `fedmsg-tail --pretty` and the AMQP bridge die of a message without these keys, and
+`fedmsg-tail` itself of one or three frames.
+"""
+
+from __future__ import annotations
+
+import json
+from json.decoder import scanstring  # type: ignore[attr-defined]  # public, but not in typeshed
+from typing import Any, Callable, NamedTuple
+
+from . import message
+
+# Causes, as they stand in the log and in the counts. Dropped:
+FRAMES = "not two frames"
+TOO_LARGE = "too large"
+TOPIC_NOT_UTF8 = "topic not UTF-8"
+BODY_NOT_UTF8 = "body not UTF-8"
+INTERNAL_ERROR = "internal error"
+# Repaired:
+NO_KEYS = "keys filled in"
+BAD_TIMESTAMP = "timestamp replaced"
+WRAPPED = "wrapped"
+
+# How deep lists and objects may nest. Measured with fedmsg 1.1.7 on Python 3.11: `fedmsg-tail
+# --pretty` dies of RecursionError in pprint from a depth of 330, any parser of Python near 1,000.
+MAX_DEPTH = 100
+
+# `time.ctime` and `datetime` take the years 1 to 9999. A day less at each end, for the time zones.
+_FIRST_TIMESTAMP = -62135510400
+_LAST_TIMESTAMP = 253402214400
+
+_SIGNED = ("signature", "certificate")
+
+
+class Checked(NamedTuple):
+    """What to do with one message: emit `frames`, or drop it if that is None.
+
+    `cause` says why it was dropped or what was repaired and is None for a message left untouched.
+    `topic` is the sender's, undecodable bytes escaped, for the log.
+    """
+
+    frames: list[bytes] | None
+    cause: str | None
+    topic: str
+
+
+class Checker:
+    """Checks messages for one relay. `max_bytes` bounds all frames of a message together."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._filled_in = 0
+
+    def check(self, frames: list[bytes]) -> Checked:
+        """Decide about one message as it was received, one element a frame. Never raises."""
+        if len(frames) == 1 and b"\0" in frames[0]:
+            # txZMQ publishes `topic NUL body` in one frame, and its subscribers take it apart.
+            frames = frames[0].split(b"\0", 1)
+        if len(frames) != 2:
+            return Checked(None, FRAMES, _shown(frames[0]) if frames else "")
+        topic, body = frames
+        if len(topic) + len(body) > self._max_bytes:
+            return Checked(None, TOO_LARGE, _shown(topic))
+        try:
+            topic_text = topic.decode()
+        except UnicodeDecodeError:
+            return Checked(None, TOPIC_NOT_UTF8, _shown(topic))
+        try:
+            text = body.decode()
+        except UnicodeDecodeError:
+            return Checked(None, BODY_NOT_UTF8, topic_text)
+        if _too_deep(text):
+            # As a string its depth is hidden from the parsers of listeners.
+            return self._wrapped(topic_text, topic, json.dumps(text))
+        try:
+            parsed = json.loads(text)
+        except (ValueError, RecursionError):
+            return self._wrapped(topic_text, topic, json.dumps(text))
+        if not isinstance(parsed, dict) or not isinstance(parsed.get("topic"), str):
+            return self._wrapped(topic_text, topic, text.strip())
+        bad = [key for key, is_good in _NEEDED.items() if not is_good(parsed.get(key))]
+        if not bad:
+            return Checked(frames, None, topic_text)
+        if any(key in parsed for key in _SIGNED):
+            # A signed message cannot be completed: any key that is added breaks its signature.
+            return self._wrapped(topic_text, topic, text.strip())
+        # Only what is there and unusable is replaced; the rest stays, digit for digit.
+        members = {key: raw for key, raw in _members(text) if key not in bad}
+        cause = BAD_TIMESTAMP if "timestamp" in bad and "timestamp" in parsed else NO_KEYS
+        return Checked([topic, self._encoded(members)], cause, topic_text)
+
+    def _wrapped(self, topic_text: str, topic: bytes, raw: str) -> Checked:
+        members = {"topic": json.dumps(topic_text), "msg": raw}
+        return Checked([topic, self._encoded(members)], WRAPPED, topic_text)
+
+    def _encoded(self, members: dict[str, str]) -> bytes:
+        """A JSON object of raw `members`, with every standard key that is missing filled in."""
+        self._filled_in += 1
+        standard = message.build("", None, self._filled_in)
+        for key, value in standard.items():
+            members.setdefault(key, message.dumps(value))
+        return "{{{}}}".format(
+            ",".join(f"{json.dumps(key)}:{raw}" for key, raw in sorted(members.items()))
+        ).encode()
+
+
+def _is_usable(timestamp: Any) -> bool:
+    """Whether a listener can show it as a date. `true` is a number in Python, not in JSON."""
+    if isinstance(timestamp, bool) or not isinstance(timestamp, (int, float)):
+        return False
+    return _FIRST_TIMESTAMP <= timestamp <= _LAST_TIMESTAMP  # never true of NaN
+
+
+# What a message needs beside its topic to be shown by every listener, and how that must be.
+_NEEDED: dict[str, Callable[[Any], bool]] = {
+    "timestamp": _is_usable,
+    "msg_id": lambda msg_id: isinstance(msg_id, str),
+}
+
+
+def _too_deep(text: str) -> bool:
+    """Whether lists and objects nest deeper than MAX_DEPTH. Nearly always decided by counting."""
+    if text.count("[") + text.count("{") <= MAX_DEPTH:
+        return False
+    depth, position = 0, 0
+    while position < len(text):
+        character = text[position]
+        if character == '"':
+            try:
+                _, position = scanstring(text, position + 1, True)
+            except ValueError:
+                return False  # not JSON, so no depth to fear: json.loads will say so
+            continue
+        if character in "[{":
+            depth += 1
+            if depth > MAX_DEPTH:
+                return True
+        elif character in "]}":
+            depth -= 1
+        position += 1
+    return False
+
+
+def _members(text: str) -> list[tuple[str, str]]:
+    """The members of a JSON object, each value as it is written: `1e400` stays `1e400`.
+
+    `text` is known to be a valid JSON object.
+    """
+    decode = json.JSONDecoder().raw_decode
+    members = []
+    position = _skip_blanks(text, text.index("{") + 1)
+    while text[position] != "}":
+        key, position = scanstring(text, position + 1, True)
+        position = _skip_blanks(text, text.index(":", position) + 1)
+        start = position
+        _, position = decode(text, start)
+        members.append((key, text[start:position]))
+        position = _skip_blanks(text, position)
+        if text[position] == ",":
+            position = _skip_blanks(text, position + 1)
+    return members
+
+
+def _skip_blanks(text: str, position: int) -> int:
+    while text[position] in " \t\n\r":
+        position += 1
+    return position
+
+
+def _shown(topic: bytes) -> str:
+    return topic[:200].decode("utf-8", "backslashreplace")

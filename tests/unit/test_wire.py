@@ -1,0 +1,188 @@
+"""What leaves the relay must not kill a listener, and must not be changed without need."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import pytest
+from fedmsg_relay import wire
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+GOOD = b'{"topic":"a.b","timestamp":1700000000,"msg_id":"2023-x"}'
+LIMIT = 4096
+
+
+def check(*frames: bytes) -> wire.Checked:
+    return wire.Checker(LIMIT).check(list(frames))
+
+
+def body_of(checked: wire.Checked) -> Any:
+    assert checked.frames is not None
+    topic, body = checked.frames
+    return json.loads(body)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        GOOD,
+        b' {"msg_id": "x", "timestamp": 1.5, "topic": ""} \n',
+        b'{"topic":"a","topic":"b","timestamp":1e3,"msg_id":"x","n":1e400,"o":NaN}',
+        b'{"topic":"a","timestamp":0,"msg_id":"x","signature":"s","certificate":"c"}',
+        b'{"topic":"a","timestamp":-5,"msg_id":"","s":"\\ud800"}',
+        '{"topic":"ä","timestamp":1,"msg_id":"x"}'.encode(),
+    ],
+)
+def test_a_standard_message_goes_out_byte_for_byte(body: bytes) -> None:
+    checked = check(b"topic", body)
+    assert checked.frames == [b"topic", body]
+    assert checked.cause is None
+
+
+def test_one_frame_with_a_nul_is_topic_and_body() -> None:
+    assert check(b"topic\0" + GOOD).frames == [b"topic", GOOD]
+    assert check(b"\0" + GOOD + b"\0").frames is not None  # only the first NUL divides
+
+
+@pytest.mark.parametrize(
+    ("frames", "cause"),
+    [
+        ((), wire.FRAMES),
+        ((b"no nul",), wire.FRAMES),
+        ((b"",), wire.FRAMES),
+        ((b"a", GOOD, b""), wire.FRAMES),
+        ((b"\xff", GOOD), wire.TOPIC_NOT_UTF8),
+        ((b"a", b'"\xff"'), wire.BODY_NOT_UTF8),
+        ((b"a", GOOD.decode().encode("utf-16")), wire.BODY_NOT_UTF8),
+        ((b"a", b'{"surrogate": "\xed\xa0\x80"}'), wire.BODY_NOT_UTF8),
+        ((b"a", b"x" * LIMIT), wire.TOO_LARGE),
+    ],
+)
+def test_dropped(frames: tuple[bytes, ...], cause: str) -> None:
+    checked = check(*frames)
+    assert checked.frames is None
+    assert checked.cause == cause
+
+
+def test_the_limit_counts_topic_and_body() -> None:
+    padded = GOOD + b" " * (LIMIT - len(GOOD) - 1)
+    assert check(b"t", padded).cause is None
+    assert check(b"tt", padded).cause == wire.TOO_LARGE
+
+
+@pytest.mark.parametrize(
+    ("body", "msg"),
+    [
+        (b"hello", "hello"),
+        (b"", ""),
+        (b"\xef\xbb\xbf{}", "\ufeff{}"),
+        (b"[1, 2]", [1, 2]),
+        (b" 5 ", 5),
+        (b"null", None),
+        (b"{}", {}),
+        (b'{"topic": 5, "timestamp": 1, "msg_id": "x"}', {"topic": 5, "timestamp": 1, "msg_id": "x"}),
+        (b'{"topic":"a"', '{"topic":"a"'),
+        # Signed, so nothing may be added to it.
+        (b'{"topic":"a","signature":"s"}', {"topic": "a", "signature": "s"}),
+        (b'{"topic":"a","certificate":"s","timestamp":"x","msg_id":"y"}',
+         {"topic": "a", "certificate": "s", "timestamp": "x", "msg_id": "y"}),
+        (b"[" * 101 + b"]" * 101, "[" * 101 + "]" * 101),
+        (b"[" * 3000, "[" * 3000),
+    ],
+)  # fmt: skip
+def test_wrapped_with_every_standard_key(body: bytes, msg: Any) -> None:
+    checked = check(b"my.topic", body)
+    assert checked.cause == wire.WRAPPED
+    out = body_of(checked)
+    assert out["msg"] == msg
+    assert out["topic"] == "my.topic"
+    assert sorted(out) == ["i", "msg", "msg_id", "timestamp", "topic", "username"]
+    assert abs(out["timestamp"] - time.time()) < 5
+    assert check(*checked.frames or ()).cause is None
+
+
+def test_a_wrapped_number_keeps_its_digits() -> None:
+    checked = check(b"t", b'{"n": 1e400, "o": 0.10000000000000000001}')
+    assert checked.frames is not None
+    assert b'"msg":{"n": 1e400, "o": 0.10000000000000000001}' in checked.frames[1]
+
+
+@pytest.mark.parametrize(
+    ("body", "cause"),
+    [
+        (b'{"topic":"a"}', wire.NO_KEYS),
+        (b'{"topic":"a","timestamp":1}', wire.NO_KEYS),
+        (b'{"topic":"a","timestamp":1,"msg_id":5}', wire.NO_KEYS),
+        (b'{"topic":"a","msg_id":"x"}', wire.NO_KEYS),
+        (b'{"topic":"a","msg_id":"x","timestamp":"now"}', wire.BAD_TIMESTAMP),
+        (b'{"topic":"a","msg_id":"x","timestamp":null}', wire.BAD_TIMESTAMP),
+        (b'{"topic":"a","msg_id":"x","timestamp":true}', wire.BAD_TIMESTAMP),
+        (b'{"topic":"a","msg_id":"x","timestamp":NaN}', wire.BAD_TIMESTAMP),
+        (b'{"topic":"a","msg_id":"x","timestamp":1e400}', wire.BAD_TIMESTAMP),
+        (b'{"topic":"a","msg_id":"x","timestamp":1e13}', wire.BAD_TIMESTAMP),
+        (b'{"topic":"a","msg_id":"x","timestamp":-1e13}', wire.BAD_TIMESTAMP),
+        (b'{"topic":"a","msg_id":"x","timestamp":1' + b"0" * 400 + b"}", wire.BAD_TIMESTAMP),
+    ],
+)
+def test_completed_and_all_else_stays(body: bytes, cause: str) -> None:
+    extra = b'{ "x" :1e400,"y" : [ 1, "}" ] , "u":"\\u00e4\\"", ' + body[1:]
+    checked = check(b"t", extra)
+    assert checked.cause == cause
+    out = body_of(checked)
+    assert {"topic", "msg", "timestamp", "msg_id", "i", "username"} <= set(out)
+    assert out["topic"] == "a"
+    assert isinstance(out["msg_id"], str)
+    time.ctime(out["timestamp"])
+    assert checked.frames is not None
+    assert b'"x":1e400' in checked.frames[1]
+    assert (out["y"], out["u"]) == ([1, "}"], 'ä"')
+    given_ = json.loads(body)
+    if cause is wire.NO_KEYS and "timestamp" in given_:
+        assert out["timestamp"] == given_["timestamp"]
+
+
+def test_depth_is_measured_not_counted() -> None:
+    shallow = b'{"topic":"a","timestamp":1,"msg_id":"[","l":[' + b"[]," * 300 + b"1]}"
+    assert check(b"t", shallow).cause is None
+    in_a_string = b'{"topic":"a","timestamp":1,"msg_id":"' + b"[{\\\"" * 300 + b'"}'
+    assert check(b"t", in_a_string).cause is None
+    deep = b'{"topic":"a","timestamp":1,"msg_id":"x","l":' + b"[" * 100 + b"]" * 100 + b"}"
+    assert check(b"t", deep).cause == wire.WRAPPED
+
+
+def test_filled_in_messages_are_numbered_and_have_their_own_ids() -> None:
+    checker = wire.Checker(LIMIT)
+    outs = [body_of(checker.check([b"t", b"x"])) for _ in range(3)]
+    assert [out["i"] for out in outs] == [1, 2, 3]
+    assert len({out["msg_id"] for out in outs}) == 3
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=20,
+)
+nearly_messages = st.dictionaries(
+    st.sampled_from(["topic", "timestamp", "msg_id", "msg", "i", "username", "signature"]),
+    json_values | st.floats() | st.text(),
+)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(st.binary() | nearly_messages.map(lambda v: json.dumps(v).encode()), max_size=3))
+def test_whatever_comes_in_what_goes_out_is_safe(frames: list[bytes]) -> None:
+    checked = wire.Checker(1 << 20).check(frames)
+    if checked.frames is None:
+        assert checked.cause is not None
+        return
+    topic, body = checked.frames
+    topic.decode()
+    out = json.loads(body.decode())
+    assert isinstance(out["topic"], str)
+    assert isinstance(out["msg_id"], str)
+    time.ctime(out["timestamp"])
+    if checked.cause is not None:  # and what has been repaired needs no second repair
+        assert wire.Checker(1 << 30).check(checked.frames).cause is None
