@@ -37,6 +37,9 @@ BATCH = 1000
 # Connections the kernel keeps for us while we do not accept: a hundred scripts may start at once.
 LISTEN_BACKLOG = 4096
 
+# Bytes. Listeners send nothing else than topics to subscribe to.
+LARGEST_SUBSCRIPTION = 1 << 20
+
 # Seconds. How long listeners get to come back before the first message is let in; upstream pauses a
 # whole second. `post_init_sleep`, the pause of every other part of the bus, shortens it.
 SETTLE = 0.3
@@ -76,7 +79,7 @@ class Relay:
         Raises StartError, which names the address and who holds it.
         """
         self._monitoring.open(self._context)
-        self._outbound = self._socket(zmq.XPUB)
+        self._outbound = self._socket(zmq.XPUB, LARGEST_SUBSCRIPTION)
         self._listeners = Listeners(self._outbound)
         self._on_input(self._listeners.monitor, self._count_listeners)
         self._on_input(self._outbound, self._count_listeners)
@@ -86,7 +89,9 @@ class Relay:
         self._settle(min(SETTLE, self._config["post_init_sleep"]))
         # XSUB rather than SUB: the wire is the same, and it can take its subscription back without
         # discarding what has already arrived, which is how `_drain` stops publishers that stay.
-        self._inbound = self._socket(zmq.XSUB)
+        # Twice the limit: what is a little too large is counted, and what could fill the memory ends
+        # its sender's connection instead.
+        self._inbound = self._socket(zmq.XSUB, 2 * self._config["relay_max_message_bytes"])
         self._inbound.send(b"\x01")
         for address in self._addresses.inbound:
             _bind(self._inbound, address)
@@ -187,8 +192,9 @@ class Relay:
         for timer in self._timers:
             timer.run_if_due(now)
 
-    def _socket(self, kind: int) -> zmq.Socket[bytes]:
+    def _socket(self, kind: int, largest_input: int) -> zmq.Socket[bytes]:
         made = sockets.make(self._context, kind, self._config)
+        made.setsockopt(zmq.MAXMSGSIZE, largest_input)
         made.setsockopt(zmq.BACKLOG, LISTEN_BACKLOG)
         return made
 

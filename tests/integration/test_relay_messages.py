@@ -97,6 +97,30 @@ def test_a_publisher_that_never_pauses_cannot_hold_up_a_stop(
     assert time.monotonic() - started < 5
 
 
+def test_a_message_that_could_fill_the_memory_is_not_taken_in(
+    bus: Bus, context: zmq.Context[Any], listener: MakeListener
+) -> None:
+    bus.configure("z", relay_max_message_bytes=1 << 20)
+    relay = bus.relay()
+    receiving = listener(relay)
+    hostile, honest = Sender(context, bus.inbound), Sender(context, bus.inbound)
+    honest.send(b"t", numbered(0, "x" * ((1 << 20) - 200)))
+    assert len(receiving.receive()[1]) > (1 << 20) - 200
+    before = resident_bytes(relay)
+    hostile.send(b"t", b"x" * (300 << 20))
+    hostile.send(b"t", b"y" * ((1 << 20) + 1))
+    relay.wait_for_line("dropped: too large")
+    honest.send(b"t", numbered(1))
+    assert receiving.receive()[1] == numbered(1)
+    assert resident_bytes(relay) - before < 50 << 20
+
+
+def resident_bytes(process: Process) -> int:
+    """The most memory the process has had so far."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    return int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) * 1024
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signals_that_stop(bus: Bus, number: signal.Signals) -> None:
     relay = bus.relay()
