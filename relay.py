@@ -21,12 +21,13 @@ import time
 from typing import Callable
 
 import zmq
-from fedmsg_relay import __version__, log, ports, preflight, process, sockets, systemd
+from fedmsg_relay import __version__, log, preflight, process, sockets, systemd
 from fedmsg_relay import config as global_config
 from fedmsg_relay.counts import Counts, RateLimit
-from fedmsg_relay.errors import FedmsgRelayError, StartError
+from fedmsg_relay.errors import FedmsgRelayError
 from fedmsg_relay.listeners import Listeners
 from fedmsg_relay.monitoring import FREQUENCY, Monitoring
+from fedmsg_relay.timer import Timer
 from fedmsg_relay.wire import INTERNAL_ERROR, Checked, Checker
 
 NAME = "fedmsg-relay"
@@ -40,12 +41,17 @@ LISTEN_BACKLOG = 4096
 # Bytes. Listeners send nothing else than topics to subscribe to.
 LARGEST_SUBSCRIPTION = 1 << 20
 
-# Seconds. How long listeners get to come back before the first message is let in; upstream pauses a
-# whole second. `post_init_sleep`, the pause of every other part of the bus, shortens it.
-SETTLE = 0.3
+# Seconds. The moment between binding outbound and inbound; upstream's is a whole second, in which
+# no script can connect. `post_init_sleep`, the pause of every part of the bus, shortens it.
+SETTLE = 0.1
 
-# Seconds. On stop, silence for so long means that all that was sent has arrived: not long where none
-# was under way, otherwise long enough for a sender that TCP had made wait. STOP bounds it all.
+# What is let in then is held until every listener has had time to come back: the longest it waits
+# between two attempts, and these seconds for the attempt. Only this many messages are held.
+HOLD_MARGIN = 0.3
+HOLD_MESSAGES = 100_000
+
+# Seconds. On stop, silence for so long means that all that was sent has arrived: not long where
+# none was under way, otherwise long enough for a sender that TCP had made wait. STOP bounds it all.
 IDLE_QUIET = 0.1
 BUSY_QUIET = 0.5
 STOP = 10.0
@@ -62,19 +68,21 @@ class Relay:
     def __init__(self, config: global_config.Config, addresses: preflight.RelayAddresses) -> None:
         self._config = config
         self._addresses = addresses
-        self._checker = Checker(config["relay_max_message_bytes"])
+        validated = bool(config.get("validate_signatures"))
+        self._checker = Checker(config["relay_max_message_bytes"], validated)
         self._counts = Counts()
         self._summarised = Counts()
         self._warnings = RateLimit(period=SUMMARY_PERIOD)
         self._monitoring = Monitoring(config)
+        self._held: list[list[bytes]] | None = []
         self._stopping = False
         self._context = zmq.Context(io_threads=config["io_threads"])
         self._poller = zmq.Poller()
         self._handlers: dict[object, Callable[[], object]] = {}
-        self._timers: list[_Timer] = []
+        self._timers: list[Timer] = []
 
     def open(self) -> None:
-        """Bind everything, outbound first so that no message arrives while listeners are away.
+        """Bind everything, and emit what comes in once listeners have had time to come back.
 
         Raises StartError, which names the address and who holds it.
         """
@@ -84,28 +92,31 @@ class Relay:
         self._on_input(self._listeners.monitor, self._count_listeners)
         self._on_input(self._outbound, self._count_listeners)
         for address in self._addresses.outbound:
-            _bind(self._outbound, address)
+            sockets.bind(self._outbound, address)
             logger.info("outbound: listeners connect to %s", address)
-        self._settle(min(SETTLE, self._config["post_init_sleep"]))
+        bound = time.monotonic()
+        self._turn_until(bound + min(SETTLE, self._config["post_init_sleep"]))
         # XSUB rather than SUB: the wire is the same, and it can take its subscription back without
         # discarding what has already arrived, which is how `_drain` stops publishers that stay.
-        # Twice the limit: what is a little too large is counted, and what could fill the memory ends
-        # its sender's connection instead.
+        # Twice the limit: what is a little too large is counted, and what could fill the memory
+        # ends its sender's connection instead.
         self._inbound = self._socket(zmq.XSUB, 2 * self._config["relay_max_message_bytes"])
         self._inbound.send(b"\x01")
         for address in self._addresses.inbound:
-            _bind(self._inbound, address)
+            sockets.bind(self._inbound, address)
             logger.info("inbound: scripts connect to %s", address)
         self._on_input(self._inbound, self._relay_batch)
+        self._turn_until(bound + sockets.longest_absence(self._config) + HOLD_MARGIN)
+        self._release()
 
     def run(self) -> None:
         """Relay until `stop()`. Then relay what has been taken so far, and return."""
         interval = systemd.watchdog_interval()
         if interval is not None:
-            self._every(interval, lambda: systemd.notify("WATCHDOG=1"))
-        self._every(FREQUENCY, self._monitoring.publish)
-        self._every(SUMMARY_PERIOD, self._log_summary)
-        self._every(STATUS_PERIOD, self._notify_status)
+            self._timers.append(Timer(interval, lambda: systemd.notify("WATCHDOG=1")))
+        self._timers.append(Timer(FREQUENCY, self._monitoring.publish))
+        self._timers.append(Timer(SUMMARY_PERIOD, self._log_summary))
+        self._timers.append(Timer(STATUS_PERIOD, self._notify_status))
         systemd.notify("READY=1", f"STATUS={self._status()}")
         logger.info("ready")
         while not self._stopping:
@@ -141,12 +152,14 @@ class Relay:
             started = time.perf_counter()
             try:
                 checked = check(frames)
-            except Exception:  # a fault of ours in one message is no reason to stop the bus
-                logger.exception("internal error")
-                self._monitoring.exceptions += 1
+            except Exception:
+                self._log_internal_error()
                 checked = Checked(None, INTERNAL_ERROR, "")
             if checked.frames is not None:
-                emit.send_multipart(checked.frames, zmq.NOBLOCK)
+                if self._held is None:
+                    emit.send_multipart(checked.frames, zmq.NOBLOCK)
+                else:
+                    self._hold(checked.frames)
             self._account(checked)
             self._monitoring.times.append(time.perf_counter() - started)
         return BATCH
@@ -164,9 +177,25 @@ class Relay:
             more = "; more of these are only counted" * self._warnings.is_last(checked.cause)
             logger.warning("%s: %s, topic %.200a%s", verb, checked.cause, checked.topic, more)
 
-    def _settle(self, seconds: float) -> None:
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
+    def _log_internal_error(self) -> None:
+        self._monitoring.exceptions += 1
+        if self._warnings.allows(INTERNAL_ERROR):
+            logger.exception(INTERNAL_ERROR)
+
+    def _hold(self, frames: list[bytes]) -> None:
+        assert self._held is not None
+        self._held.append(frames)
+        if len(self._held) >= HOLD_MESSAGES:
+            self._release()
+
+    def _release(self) -> None:
+        """Emit what was held, and hold nothing from now on."""
+        held, self._held = self._held or [], None
+        for frames in held:
+            self._outbound.send_multipart(frames, zmq.NOBLOCK)
+
+    def _turn_until(self, end: float) -> None:
+        while not self._stopping and time.monotonic() < end:
             self._turn(end)
 
     def _drain(self) -> None:
@@ -187,7 +216,10 @@ class Relay:
         """One turn of the loop: wait for input until `until` at most, then see to timers."""
         wait = max(0.0, until - time.monotonic())
         for ready, _ in self._poller.poll(int(wait * 1000) + 1):
-            self._handlers[ready]()
+            try:
+                self._handlers[ready]()
+            except Exception:  # what one peer provokes must not end it for all the others
+                self._log_internal_error()
         now = time.monotonic()
         for timer in self._timers:
             timer.run_if_due(now)
@@ -205,9 +237,6 @@ class Relay:
         # The poller reports a plain socket by its descriptor.
         self._handlers[source if isinstance(source, zmq.Socket) else source.fileno()] = handler
 
-    def _every(self, seconds: float, action: Callable[[], object]) -> None:
-        self._timers.append(_Timer(seconds, action))
-
     def _count_listeners(self) -> None:
         for change in self._listeners.changes():
             logger.info("%s, %d now", change, len(self._listeners))
@@ -224,31 +253,6 @@ class Relay:
 
     def _status(self) -> str:
         return f"{self._counts}, {len(self._listeners)} listeners"
-
-
-class _Timer:
-    def __init__(self, period: float, action: Callable[[], object]) -> None:
-        self._period = period
-        self._action = action
-        self.due = time.monotonic() + period
-
-    def run_if_due(self, now: float) -> None:
-        if now >= self.due:
-            self.due = now + self._period
-            self._action()
-
-
-def _bind(bound: zmq.Socket[bytes], address: str) -> None:
-    host, _, port = address[len("tcp://") :].rpartition(":")
-    try:
-        # libzmq refuses IPv6 addresses without this, and with it makes `*` mean IPv6 as well.
-        bound.setsockopt(zmq.IPV6, host.startswith("["))
-        bound.bind(address)
-    except zmq.ZMQError as error:
-        if error.errno == zmq.EADDRINUSE:
-            holder = ports.holder(host.strip("[]"), int(port))
-            raise StartError(f"cannot bind {address}: the port is held by {holder}") from error
-        raise StartError(f"cannot bind {address}: {error.strerror}") from error
 
 
 def serve(config: global_config.Config, addresses: preflight.RelayAddresses) -> None:

@@ -175,7 +175,7 @@ class Listener:
 
     def receive_until(self, last: bytes, timeout: float = 30.0) -> list[list[bytes]]:
         """All messages up to the one whose body has `last` in it, which is left out."""
-        received = []
+        received: list[list[bytes]] = []
         end = time.monotonic() + timeout
         while time.monotonic() < end:
             frames = self.receive(max(0.0, end - time.monotonic()))
@@ -209,7 +209,8 @@ def context() -> Iterator[zmq.Context[Any]]:
 
 @pytest.fixture
 def bus(tmp_path: Path) -> Iterator[Bus]:
-    made = Bus(tmp_path, post_init_sleep=0.1)
+    # The second is how long a relay that starts waits for listeners, less a margin.
+    made = Bus(tmp_path, post_init_sleep=0.1, zmq_reconnect_ivl_max=100)
     yield made
     made.stop()
 

@@ -8,13 +8,22 @@ from __future__ import annotations
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["PublishError", "SigningError", "ConfigError", "destroy", "init", "publish"]
+__all__ = [
+    "ConfigError",
+    "MessageTooLarge",
+    "PublishError",
+    "SigningError",
+    "destroy",
+    "init",
+    "publish",
+]
 
 _FROM = {
     "publish": "api",
     "init": "api",
     "destroy": "api",
     "PublishError": "errors",
+    "MessageTooLarge": "errors",
     "SigningError": "errors",
     "ConfigError": "errors",
 }

@@ -15,7 +15,7 @@ from typing import Any, Callable
 from . import config as global_config
 from . import message as messages
 from .config import Config
-from .errors import PublishError
+from .errors import MessageTooLarge
 from .message import Message
 from .publisher import Publisher
 
@@ -75,10 +75,6 @@ class Session:
     def close(self) -> None:
         """Wait until what was sent has left, `zmq_linger` milliseconds at most."""
         self._publisher.close()
-
-
-class MessageTooLarge(PublishError):
-    """No relay would let this message through; sending it again is of no use."""
 
 
 def init(**overrides: Any) -> None:

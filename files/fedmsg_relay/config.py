@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any, Iterable
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any
 
 from .errors import ConfigError
 
@@ -219,11 +221,8 @@ def _merge(into: Config, new: Config) -> None:
 def _number(key: str, value: object, least: int) -> float:
     wanted = "a number" if key in _FLOATS else "a whole number"
     if isinstance(value, str):
-        # Upstream's validators take "5" for 5.
-        try:
+        with suppress(ValueError):  # upstream's validators take "5" for 5, too
             value = float(value) if key in _FLOATS else int(value)
-        except ValueError:
-            pass
     right_type = (int, float) if key in _FLOATS else int
     if isinstance(value, bool) or not isinstance(value, right_type) or not value >= least:
         raise ConfigError(f"config key {key!r} must be {wanted} of at least {least}, not {value!r}")

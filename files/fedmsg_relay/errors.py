@@ -19,5 +19,9 @@ class PublishError(FedmsgRelayError):
     """A message could not be handed to any relay. It is not on the bus."""
 
 
+class MessageTooLarge(PublishError):
+    """No relay would let this message through, now or later. Others may go through."""
+
+
 class SigningError(FedmsgRelayError):
     """A message cannot be signed: no certificate for this host, an unreadable key, no library."""

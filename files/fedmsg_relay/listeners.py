@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
-from typing import Iterator
+from collections.abc import Iterator
 
 import zmq
 from zmq.utils.monitor import recv_monitor_message
@@ -37,7 +37,12 @@ class Listeners:
             event = self._outbound.recv(zmq.NOBLOCK, copy=False)
             if event.bytes[:1] != b"\x01":
                 continue  # an unsubscription; libzmq makes it up at the end, without a descriptor
-            fd = event.get(zmq.SRCFD)
+            try:
+                fd = event.get(zmq.SRCFD)
+            except zmq.ZMQError:
+                # Not ZMTP 3: libzmq makes up a subscription for what it takes for a peer of ZeroMQ
+                # 2, and it takes random bytes for one, too. What it is, nobody can tell.
+                continue
             if fd in self._address_by_fd:
                 continue
             address = _peer_address(fd)

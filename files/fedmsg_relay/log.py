@@ -12,8 +12,8 @@ import logging.config
 import logging.handlers
 import queue
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Iterator
 
 from .config import DEFAULT_LOGGING, Config
 from .counts import RateLimit

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
-from typing import Any, Iterator
+from collections.abc import Iterator
+from typing import Any
 
 from . import cli
-from .api import MessageTooLarge, Session
-from .errors import FedmsgRelayError, PublishError
+from .api import Session
+from .errors import FedmsgRelayError, MessageTooLarge, PublishError
 
 NAME = "fedmsg-logger"
 
@@ -45,7 +46,9 @@ def main(argv: list[str] | None = None) -> int:
         config = cli.configured(
             args, json_input=False, topic="log", modname="logger", cert_prefix="shell"
         )
-        _check_encodable(config["topic"], config["modname"], config["topic_prefix"])
+        # What upstream makes of empty ones.
+        topic, modname = config["topic"] or "unspecified", config["modname"] or "__main__"
+        _check_encodable(topic, modname, config["topic_prefix"])
         session = Session(config)
         try:
             status = 0
@@ -55,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
                     status = cli.EX_DATAERR
                     continue
                 try:
-                    session.publish(config["topic"], msg, config["modname"])
+                    session.publish(topic, msg, modname)
                     published += 1
                 except MessageTooLarge as error:
                     _complain(str(error))
@@ -84,8 +87,7 @@ def _messages(config: dict[str, Any]) -> Iterator[Any]:
         text = _decoded(sys.stdin.buffer.read(), "standard input")
         yield text if isinstance(text, BadInput) else _from_json(text, "standard input")
     else:
-        # readline, not iteration, which would wait for more than the line that is there.
-        for number, line in enumerate(iter(sys.stdin.buffer.readline, b""), 1):
+        for number, line in enumerate(sys.stdin.buffer, 1):
             text = _decoded(line, f"line {number} of standard input")
             yield text if isinstance(text, BadInput) else {"log": text.strip()}
 

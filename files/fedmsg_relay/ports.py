@@ -10,7 +10,8 @@ import os
 import pwd
 import socket
 import struct
-from typing import Iterator, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
 _LISTEN = "0A"
 

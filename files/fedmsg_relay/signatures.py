@@ -89,6 +89,17 @@ def why_invalid(message: Any, config: Config) -> str | None:
 
     Raises SigningError where nothing can be checked: no CA certificate, no library.
     """
+    try:
+        return _why_invalid(message, config)
+    except SigningError:
+        raise
+    except Exception as error:
+        # A sender chooses what is parsed here, and cryptography has many ways to refuse it:
+        # versions, algorithms, kinds of keys that no fedmsg signature is made with.
+        return f"its signature or certificate cannot be read: {error!r}"
+
+
+def _why_invalid(message: Any, config: Config) -> str | None:
     _, x509 = _libraries()
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives import hashes
@@ -99,11 +110,8 @@ def why_invalid(message: Any, config: Config) -> str | None:
         return "it is not a JSON object"
     if message.get("crypto", "x509") != "x509" or "certificate" not in message:
         return "it has no x509 signature"
-    try:
-        signature = base64.b64decode(message["signature"])
-        certificate = x509.load_pem_x509_certificate(base64.b64decode(message["certificate"]))
-    except (KeyError, TypeError, ValueError) as error:
-        return f"its signature or certificate cannot be read: {error!r}"
+    signature = base64.b64decode(message["signature"])
+    certificate = x509.load_pem_x509_certificate(base64.b64decode(message["certificate"]))
     reason = _why_untrusted(certificate, ca, config)
     if reason is not None:
         return reason
@@ -136,7 +144,7 @@ def _why_untrusted(certificate: Any, ca: Any, config: Config) -> str | None:
     if certificate.issuer != ca.subject:
         return "its certificate was not issued by our CA"
     for holder, whose in ((certificate, "its certificate"), (ca, "the CA's certificate")):
-        if not _is_current(holder):
+        if not _is_within(holder, "not_valid_before", "not_valid_after"):
             return f"{whose} is expired, or not valid yet"
     crl_location = config.get("crl_location")
     if not crl_location:
@@ -145,18 +153,23 @@ def _why_untrusted(certificate: Any, ca: Any, config: Config) -> str | None:
     crl = x509.load_pem_x509_crl(_read(crl_location))
     if not crl.is_signature_valid(ca.public_key()):
         return "the list of revoked certificates was not issued by our CA"
+    if not _is_within(crl, "last_update", "next_update"):
+        return "the list of revoked certificates is expired, or not valid yet"
     if crl.get_revoked_certificate_by_serial_number(certificate.serial_number) is not None:
         return "its certificate is revoked"
     return None
 
 
-def _is_current(certificate: Any) -> bool:
-    # The aware `not_valid_after_utc` is there from cryptography 42 on; Debian 12 has 38.
-    if hasattr(certificate, "not_valid_after_utc"):
-        now = datetime.datetime.now(datetime.timezone.utc)
-        return bool(certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc)
-    naive = datetime.datetime.now(datetime.timezone.utc).replace(tzinfo=None)
-    return bool(certificate.not_valid_before <= naive <= certificate.not_valid_after)
+def _is_within(signed: Any, first: str, last: str) -> bool:
+    """Whether it is now between two dates of a certificate or a CRL; a date may be missing."""
+    now = datetime.datetime.now(datetime.timezone.utc)
+    # The names with `_utc` are there from cryptography 42 on, and are aware; Debian 12 has 38.
+    if not hasattr(signed, f"{first}_utc"):
+        now = now.replace(tzinfo=None)
+    else:
+        first, last = f"{first}_utc", f"{last}_utc"
+    begin, end = getattr(signed, first), getattr(signed, last)
+    return (begin is None or begin <= now) and (end is None or now <= end)
 
 
 def _why_not_allowed(topic: Any, certificate: Any, config: Config) -> str | None:

@@ -1,10 +1,11 @@
-"""Socket options every part of the bus sets alike, from the config keys upstream gave them."""
+"""Sockets with the options every part of the bus sets alike, from the config keys of upstream."""
 
 from __future__ import annotations
 
 import zmq
 
 from .config import Config
+from .errors import StartError
 
 # Messages queued for one peer when `high_water_mark` is 0. Upstream means "no limit" by that, and
 # its memory grows until something else gives.
@@ -27,6 +28,15 @@ def make(context: zmq.Context[zmq.Socket[bytes]], kind: int, config: Config) -> 
     return made
 
 
+def longest_absence(config: Config) -> float:
+    """Seconds at most between two attempts of a peer to reconnect, by the intervals of the config.
+
+    libzmq adds a random part of the first interval to each.
+    """
+    interval = max(0, config["zmq_reconnect_ivl"])
+    return float(max(interval, config["zmq_reconnect_ivl_max"]) + interval) / 1000
+
+
 def connect(connecting: zmq.Socket[bytes], endpoint: str) -> None:
     """Connect to an endpoint as the config writes it. Raises zmq.ZMQError if it is malformed.
 
@@ -36,3 +46,22 @@ def connect(connecting: zmq.Socket[bytes], endpoint: str) -> None:
     # never try the IPv4 one that a relay with both has bound.
     connecting.setsockopt(zmq.IPV6, "//[" in endpoint)
     connecting.connect(endpoint.replace("//*:", "//127.0.0.1:"))
+
+
+def bind(bound: zmq.Socket[bytes], address: str) -> None:
+    """Bind a numeric `tcp://address:port`, or `tcp://*:port`.
+
+    Raises StartError; if the port is taken, it names who has it.
+    """
+    host, _, port = address[len("tcp://") :].rpartition(":")
+    try:
+        # libzmq refuses IPv6 addresses without this, and with it makes `*` mean IPv6 as well.
+        bound.setsockopt(zmq.IPV6, host.startswith("["))
+        bound.bind(address)
+    except zmq.ZMQError as error:
+        if error.errno != zmq.EADDRINUSE:
+            raise StartError(f"cannot bind {address}: {error.strerror}") from error
+        from . import ports  # publishers never bind
+
+        holder = ports.holder(host.strip("[]"), int(port))
+        raise StartError(f"cannot bind {address}: the port is held by {holder}") from error

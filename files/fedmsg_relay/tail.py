@@ -5,6 +5,7 @@ Lines go where `config["logging"]` sends upstream's: by default to standard outp
 
 from __future__ import annotations
 
+import io
 import logging
 import logging.config
 import pprint
@@ -13,7 +14,8 @@ import signal
 import socket
 import sys
 import time
-from typing import Any, Iterator
+from collections.abc import Iterator
+from typing import Any
 
 import zmq
 
@@ -141,6 +143,10 @@ def _tail(config: Config) -> None:
 
 
 def _start_log(config: Config) -> None:
+    # Half of a surrogate pair is valid in JSON and cannot be printed as it is.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         logging.config.dictConfig(config["logging"])
     except (ValueError, TypeError, AttributeError, ImportError, OSError) as error:

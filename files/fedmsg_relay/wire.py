@@ -13,7 +13,7 @@ import json
 from json.decoder import scanstring  # type: ignore[attr-defined]  # public, but not in typeshed
 from typing import Any, Callable, NamedTuple
 
-from . import message
+from . import credentials, message
 
 # Causes, as they stand in the log and in the counts. Dropped:
 FRAMES = "not two frames"
@@ -25,6 +25,7 @@ INTERNAL_ERROR = "internal error"
 NO_KEYS = "keys filled in"
 BAD_TIMESTAMP = "timestamp replaced"
 WRAPPED = "wrapped"
+UNREADABLE = "wrapped for an unreadable signature"
 
 # How deep lists and objects may nest. Measured with fedmsg 1.1.7 on Python 3.11: `fedmsg-tail
 # --pretty` dies of RecursionError in pprint from a depth of 330, any parser of Python near 1,000.
@@ -50,10 +51,15 @@ class Checked(NamedTuple):
 
 
 class Checker:
-    """Checks messages for one relay. `max_bytes` bounds all frames of a message together."""
+    """Checks messages for one relay.
 
-    def __init__(self, max_bytes: int) -> None:
+    `max_bytes` bounds all frames of a message together. `validated` says that the listeners of this
+    bus validate signatures: then one that cannot be read is not let through, for it ends them.
+    """
+
+    def __init__(self, max_bytes: int, validated: bool = False) -> None:
         self._max_bytes = max_bytes
+        self._validated = validated
         self._filled_in = 0
 
     def check(self, frames: list[bytes]) -> Checked:
@@ -83,6 +89,8 @@ class Checker:
             return self._wrapped(topic_text, topic, json.dumps(text))
         if not isinstance(parsed, dict) or not isinstance(parsed.get("topic"), str):
             return self._wrapped(topic_text, topic, text.strip())
+        if self._validated and not credentials.are_readable(parsed):
+            return self._wrapped(topic_text, topic, text.strip(), UNREADABLE)
         bad = [key for key, is_good in _NEEDED.items() if not is_good(parsed.get(key))]
         if not bad:
             return Checked(frames, None, topic_text)
@@ -94,9 +102,9 @@ class Checker:
         cause = BAD_TIMESTAMP if "timestamp" in bad and "timestamp" in parsed else NO_KEYS
         return Checked([topic, self._encoded(members)], cause, topic_text)
 
-    def _wrapped(self, topic_text: str, topic: bytes, raw: str) -> Checked:
+    def _wrapped(self, topic_text: str, topic: bytes, raw: str, cause: str = WRAPPED) -> Checked:
         members = {"topic": json.dumps(topic_text), "msg": raw}
-        return Checked([topic, self._encoded(members)], WRAPPED, topic_text)
+        return Checked([topic, self._encoded(members)], cause, topic_text)
 
     def _encoded(self, members: dict[str, str]) -> bytes:
         """A JSON object of raw `members`, with every standard key that is missing filled in."""

@@ -30,7 +30,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return environment / "bin"
 
 
-@pytest.mark.parametrize("command", ["fedmsg-relay", "fedmsg-logger", "fedmsg-tail", "fedmsg-probe"])
+@pytest.mark.parametrize(
+    "command", ["fedmsg-relay", "fedmsg-logger", "fedmsg-tail", "fedmsg-probe"]
+)
 def test_each_command_is_there(installed: Path, command: str) -> None:
     result = subprocess.run(
         [installed / command, "--version"], capture_output=True, text=True, timeout=30, check=True

@@ -136,9 +136,9 @@ def test_a_bad_file_is_named_with_its_line_or_key(tmp_path: Path, text: str, mes
 
 
 def test_a_path_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="nothing.py: no such file"):
+    with pytest.raises(ConfigError, match=r"nothing\.py: no such file"):
         config.load(str(tmp_path / "nothing.py"))
-    with pytest.raises(ConfigError, match="no \\*.py file"):
+    with pytest.raises(ConfigError, match=r"no \*\.py file"):
         config.load(str(tmp_path))
 
 

@@ -24,11 +24,23 @@ def test_parse(text: str, host: str, port: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "busgateway01:9941", "tcp://a", "tcp://a:", "tcp://a:x", "tcp://a:0", "tcp://:1"]
-    + ["tcp://a:65536", "udp://a:1", "ipc:///run/x", "tcp://a:\N{SUPERSCRIPT TWO}"],
-)  # fmt: skip
+    "text",
+    [
+        "",
+        "busgateway01:9941",
+        "tcp://a",
+        "tcp://a:",
+        "tcp://a:x",
+        "tcp://a:0",
+        "tcp://:1",
+        "tcp://a:65536",
+        "udp://a:1",
+        "ipc:///run/x",
+        "tcp://a:\N{SUPERSCRIPT TWO}",
+    ],
+)
 def test_a_malformed_endpoint_is_refused_with_its_key(text: str) -> None:
-    with pytest.raises(ConfigError, match="relay_inbound.*is not an address"):
+    with pytest.raises(ConfigError, match=r"relay_inbound.*is not an address"):
         endpoints.parse(text, "relay_inbound")
 
 

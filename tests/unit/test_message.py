@@ -48,9 +48,7 @@ def test_what_upstreams_encoder_takes() -> None:
             return {"name": "nethack"}
 
     moment = datetime.datetime(2020, 1, 2, 3, 4, 5)
-    encoded = message.loads(
-        message.dumps({"p": Package(), "d": moment, "s": {1}})
-    )
+    encoded = message.loads(message.dumps({"p": Package(), "d": moment, "s": {1}}))
     assert encoded == {"p": {"name": "nethack"}, "d": moment.timestamp(), "s": [1]}
     with pytest.raises(TypeError):
         message.dumps({"o": object()})

@@ -21,7 +21,7 @@ def check(*frames: bytes) -> wire.Checked:
 
 def body_of(checked: wire.Checked) -> Any:
     assert checked.frames is not None
-    topic, body = checked.frames
+    _, body = checked.frames
     return json.loads(body)
 
 
@@ -31,7 +31,9 @@ def body_of(checked: wire.Checked) -> Any:
         GOOD,
         b' {"msg_id": "x", "timestamp": 1.5, "topic": ""} \n',
         b'{"topic":"a","topic":"b","timestamp":1e3,"msg_id":"x","n":1e400,"o":NaN}',
-        b'{"topic":"a","timestamp":0,"msg_id":"x","signature":"s","certificate":"c"}',
+        b'{"topic":"a","timestamp":0,"msg_id":"x","signature":"s"}',
+        b'{"topic":"a","timestamp":0,"msg_id":"x","certificate":5}',
+        b'{"topic":"a","timestamp":0,"msg_id":"x","signature":1,"certificate":1,"crypto":"gpg"}',
         b'{"topic":"a","timestamp":-5,"msg_id":"","s":"\\ud800"}',
         '{"topic":"ä","timestamp":1,"msg_id":"x"}'.encode(),
     ],
@@ -83,7 +85,7 @@ def test_the_limit_counts_topic_and_body() -> None:
         (b" 5 ", 5),
         (b"null", None),
         (b"{}", {}),
-        (b'{"topic": 5, "timestamp": 1, "msg_id": "x"}', {"topic": 5, "timestamp": 1, "msg_id": "x"}),
+        (b'{"topic": 5, "timestamp": 1, "msg_id": ""}', {"topic": 5, "timestamp": 1, "msg_id": ""}),
         (b'{"topic":"a"', '{"topic":"a"'),
         # Signed, so nothing may be added to it.
         (b'{"topic":"a","signature":"s"}', {"topic": "a", "signature": "s"}),
@@ -102,6 +104,30 @@ def test_wrapped_with_every_standard_key(body: bytes, msg: Any) -> None:
     assert sorted(out) == ["i", "msg", "msg_id", "timestamp", "topic", "username"]
     assert abs(out["timestamp"] - time.time()) < 5
     assert check(*checked.frames or ()).cause is None
+
+
+@pytest.mark.parametrize(
+    "signed",
+    [
+        {"crypto": ["x509"]},
+        {"crypto": None},
+        {"signature": 5, "certificate": "c"},
+        {"signature": "YQ==", "certificate": None},
+        {"signature": "a", "certificate": "YQ=="},  # not base64
+        {"signature": "YQ==", "certificate": "YQ=="},  # not a certificate
+        {"signature": "YQ==", "certificate": "ä"},
+        {"signature": "YQ==", "certificate": "A" * 100_000},
+    ],
+)
+def test_what_would_make_a_validation_raise_is_wrapped(signed: dict[str, Any]) -> None:
+    body = {"topic": "a", "timestamp": 1, "msg_id": "x", "crypto": "x509", **signed}
+    frames = [b"t", json.dumps(body).encode()]
+    checked = wire.Checker(1 << 20, validated=True).check(frames)
+    assert checked.cause == wire.UNREADABLE
+    # Where nobody validates it is a message like any other.
+    assert wire.Checker(1 << 20).check(frames).frames == frames
+    assert body_of(checked)["msg"] == body
+    assert "certificate" not in body_of(checked)
 
 
 def test_a_wrapped_number_keeps_its_digits() -> None:
@@ -147,7 +173,7 @@ def test_completed_and_all_else_stays(body: bytes, cause: str) -> None:
 def test_depth_is_measured_not_counted() -> None:
     shallow = b'{"topic":"a","timestamp":1,"msg_id":"[","l":[' + b"[]," * 300 + b"1]}"
     assert check(b"t", shallow).cause is None
-    in_a_string = b'{"topic":"a","timestamp":1,"msg_id":"' + b"[{\\\"" * 300 + b'"}'
+    in_a_string = b'{"topic":"a","timestamp":1,"msg_id":"' + b'[{\\"' * 300 + b'"}'
     assert check(b"t", in_a_string).cause is None
     deep = b'{"topic":"a","timestamp":1,"msg_id":"x","l":' + b"[" * 100 + b"]" * 100 + b"}"
     assert check(b"t", deep).cause == wire.WRAPPED
