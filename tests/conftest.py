@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -31,22 +32,19 @@ def wait_for(condition: Callable[[], Any], timeout: float = 20.0, what: str = ""
         time.sleep(0.01)
 
 
-_given_out: set[int] = set()
-
-
 def free_port() -> int:
-    """A port nobody listens on, below the range that outgoing connections take theirs from."""
-    for port in range(20000, 32000):
-        if port in _given_out:
-            continue
+    """A port nobody listens on, below the range that outgoing connections take theirs from.
+
+    At random, so that two runs of the tests on one machine do not meet.
+    """
+    while True:
+        port = random.randrange(20_000, 32_000)
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
-        _given_out.add(port)
         return port
-    raise RuntimeError("no free port")
 
 
 def environment(**extra: str) -> dict[str, str]:
