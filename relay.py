@@ -46,14 +46,13 @@ LARGEST_SUBSCRIPTION = 1 << 20
 SETTLE = 0.1
 
 # What is let in then is held until every listener has had time to come back: the longest it waits
-# between two attempts, and these seconds for the attempt. Only this many messages are held.
+# between two attempts, and these seconds for the attempt. More than so much is not held.
 HOLD_MARGIN = 0.3
 HOLD_MESSAGES = 100_000
+HOLD_BYTES = 64 << 20
 
-# Seconds. On stop, silence for so long means that all that was sent has arrived: not long where
-# none was under way, otherwise long enough for a sender that TCP had made wait. STOP bounds it all.
-IDLE_QUIET = 0.1
-BUSY_QUIET = 0.5
+# Seconds. On stop, silence for QUIET means that all that was sent has arrived; STOP bounds it.
+QUIET = 0.2
 STOP = 10.0
 
 SUMMARY_PERIOD = 60.0
@@ -75,6 +74,7 @@ class Relay:
         self._warnings = RateLimit(period=SUMMARY_PERIOD)
         self._monitoring = Monitoring(config)
         self._held: list[list[bytes]] | None = []
+        self._held_bytes = 0
         self._stopping = False
         self._context = zmq.Context(io_threads=config["io_threads"])
         self._poller = zmq.Poller()
@@ -185,7 +185,8 @@ class Relay:
     def _hold(self, frames: list[bytes]) -> None:
         assert self._held is not None
         self._held.append(frames)
-        if len(self._held) >= HOLD_MESSAGES:
+        self._held_bytes += len(frames[0]) + len(frames[1])
+        if len(self._held) >= HOLD_MESSAGES or self._held_bytes >= HOLD_BYTES:
             self._release()
 
     def _release(self) -> None:
@@ -205,10 +206,9 @@ class Relay:
         """
         self._inbound.send(b"\x00")
         end = time.monotonic() + STOP
-        drained, quiet = 0, IDLE_QUIET
-        while time.monotonic() < end and self._inbound.poll(int(quiet * 1000)):
+        drained = 0
+        while time.monotonic() < end and self._inbound.poll(int(QUIET * 1000)):
             drained += self._relay_batch()
-            quiet = BUSY_QUIET
             systemd.notify("WATCHDOG=1")
         logger.info("stopping: %d messages drained", drained)
 

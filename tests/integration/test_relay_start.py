@@ -236,6 +236,24 @@ def test_messages_are_held_until_listeners_have_had_time_to_come_back(
     assert 1.2 < time.monotonic() - started < 4
 
 
+def test_what_is_held_has_a_bound(bus: Bus, context: zmq.Context[Any]) -> None:
+    bus.configure("z", zmq_reconnect_ivl_max=60_000)
+    relay = bus.relay(ready=False)
+    relay.wait_for_line("inbound: scripts connect to")
+    receiving = Listener(context, bus.outbound)
+    relay.wait_for_line("1 now")
+    sender = Sender(context, bus.inbound)
+    body = json.dumps({"topic": "t", "timestamp": 1, "msg_id": "x" * (8 << 20)}).encode()
+    for _ in range(7):
+        sender.send(b"t", body)
+    assert not receiving.socket.poll(500)  # it holds them; absence can only be waited for
+    for _ in range(2):
+        sender.send(b"t", body)
+    for _ in range(9):
+        assert receiving.receive()[1] == body
+    assert "ready" not in relay.output
+
+
 def test_a_relay_stopped_while_it_holds_emits_what_it_holds(
     bus: Bus, context: zmq.Context[Any]
 ) -> None:
