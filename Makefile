@@ -1,0 +1,47 @@
+# Every target installs what it needs and says what it installs. `make` alone lists them.
+SHELL := bash
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint unit integration peer molecule docs clean
+
+RUN := tools/setup/run
+# A part of the tests, a file or a name: make unit ARGS="-k wire", make molecule SCENARIO=default
+ARGS ?=
+SCENARIO ?=
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: ## boot three hosts, deploy to them, send messages and show them arrive
+	@tools/setup/packages venv hosts
+	@$(RUN) tools/demo
+
+test: ## run lint, unit, integration, peer and molecule, then show one summary
+	@tools/setup/packages venv lint docs hosts
+	@tools/test lint unit integration peer molecule
+
+lint: ## check the code, the Ansible content, the shell scripts and the documents
+	@tools/setup/packages venv lint docs
+	@$(RUN) tools/lint
+
+unit: ## test the modules
+	@$(RUN) python -m pytest tests/unit $(ARGS)
+
+integration: ## test the programs as processes on this machine
+	@$(RUN) python -m pytest tests/integration $(ARGS)
+
+peer: ## test the programs together with upstream's fedmsg
+	@FEDMSG_PEER_VENV=$$(tools/setup/venv peer) && export FEDMSG_PEER_VENV && \
+	  $(RUN) python -m pytest tests/peer $(ARGS)
+
+molecule: ## test the roles on real systemd hosts
+	@tools/setup/packages venv hosts
+	@$(RUN) tools/molecule $(SCENARIO)
+
+docs: ## render docs/*.adoc to build/docs
+	@tools/setup/packages docs
+	@tools/docs
+
+clean: ## remove the hosts, the networks and build/ of this checkout
+	@if command -v podman >/dev/null; then molecule/shared/hosts.py clean; fi
+	@rm -rf build
