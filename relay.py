@@ -280,6 +280,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     faulthandler.enable()  # the watchdog kills with SIGABRT: leave a traceback of what hung
     process.set_name(NAME)
+    if hasattr(sys, "set_int_max_str_digits"):  # what listeners cannot read must not be read here
+        sys.set_int_max_str_digits(sys.int_info.default_max_str_digits)
     try:
         config = global_config.load(args.config_filename, system=True)
         addresses = preflight.check_relay(config)

@@ -10,6 +10,7 @@ upstream's `fedmsg-tail --pretty` and the AMQP bridge die of a message without t
 from __future__ import annotations
 
 import json
+import re
 from json.decoder import scanstring  # type: ignore[attr-defined]  # public, but not in typeshed
 from typing import Any, Callable, NamedTuple
 
@@ -34,6 +35,10 @@ MAX_DEPTH = 100
 # `time.ctime` and `datetime` take the years 1 to 9999. A day less at each end, for the time zones.
 _FIRST_TIMESTAMP = -62135510400
 _LAST_TIMESTAMP = 253402214400
+
+# Takes an unfinished string to the end rather than failing on it: it would start again at every quote
+# in it, and a hostile message of some megabytes could stop the relay for minutes.
+_STRING_OR_BRACKET = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*(?P<closed>"?)|[][{}]', re.DOTALL)
 
 _SIGNED = ("signature", "certificate")
 
@@ -135,22 +140,18 @@ def _too_deep(text: str) -> bool:
     """Whether lists and objects nest deeper than MAX_DEPTH. Nearly always decided by counting."""
     if text.count("[") + text.count("{") <= MAX_DEPTH:
         return False
-    depth, position = 0, 0
-    while position < len(text):
-        character = text[position]
-        if character == '"':
-            try:
-                _, position = scanstring(text, position + 1, True)
-            except ValueError:
+    depth = 0
+    for token in _STRING_OR_BRACKET.finditer(text):
+        kind = token[0][0]
+        if kind == '"':
+            if not token["closed"]:
                 return False  # not JSON, so no depth to fear: json.loads will say so
-            continue
-        if character in "[{":
+        elif kind in "[{":
             depth += 1
             if depth > MAX_DEPTH:
                 return True
-        elif character in "]}":
+        else:
             depth -= 1
-        position += 1
     return False
 
 
