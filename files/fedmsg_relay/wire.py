@@ -36,8 +36,8 @@ MAX_DEPTH = 100
 _FIRST_TIMESTAMP = -62135510400
 _LAST_TIMESTAMP = 253402214400
 
-# Takes an unfinished string to the end rather than failing on it: it would start again at every quote
-# in it, and a hostile message of some megabytes could stop the relay for minutes.
+# Takes an unfinished string to the end rather than failing on it: it would start again at every
+# quote in it, and a hostile message of some megabytes could stop the relay for minutes.
 _STRING_OR_BRACKET = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*(?P<closed>"?)|[][{}]', re.DOTALL)
 
 _SIGNED = ("signature", "certificate")
