@@ -1,0 +1,113 @@
+"""Check the global config as it is going to be, as the service user, before any of it is in place.
+
+The roles run it with `python3 -c`. A JSON object on standard input:
+
+    files       name to content: the config files of the role
+    relay       whether this host runs a relay, which asks for more
+    validate    False where the programs are not installed yet (the first run in check mode)
+
+All other files of /etc/fedmsg.d, and /etc/fedmsg-config.py, are copied beside the new ones with
+their owners and modes. What does not load there would not load in its place. The directory is
+temporary and gone in any case when this ends.
+
+Exit code 0: the names of those new files that differ from what is in place, one a line.
+Exit code 1: the config is refused, and standard error says why.
+"""
+
+import glob
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+
+DIRECTORY = "/etc/fedmsg.d"
+LATER = "/etc/fedmsg-config.py"  # is loaded after the directory
+STAGED_LATER = "~fedmsg-config.py"  # sorts last
+USER = "fedmsg"
+
+
+def main() -> int:
+    os.umask(0o077)
+    request = json.load(sys.stdin)
+    if request["validate"]:
+        with tempfile.TemporaryDirectory(prefix="fedmsg-staged-") as staging:
+            os.chmod(staging, 0o755)
+            stage(staging, request["files"])
+            error = refusal(staging, request["relay"])
+        if error:
+            print(error, file=sys.stderr)
+            return 1
+    for name, content in request["files"].items():
+        if differs(os.path.join(DIRECTORY, name), content):
+            print(name)
+    return 0
+
+
+def stage(staging: str, files: dict[str, str]) -> None:
+    for path in glob.glob(f"{DIRECTORY}/*.py"):
+        if os.path.isfile(path):
+            copy(path, os.path.join(staging, os.path.basename(path)))
+    if os.path.isfile(LATER):
+        copy(LATER, os.path.join(staging, STAGED_LATER))
+    for name, content in files.items():
+        path = os.path.join(staging, name)
+        if os.path.exists(path):
+            os.unlink(path)
+        with open(path, "wb") as stream:
+            stream.write(content.encode())
+            os.fchmod(stream.fileno(), 0o644)
+
+
+def copy(source: str, target: str) -> None:
+    # What the service user cannot read in /etc, it must not be able to read here.
+    found = os.stat(source)
+    shutil.copyfile(source, target)
+    os.chmod(target, stat.S_IMODE(found.st_mode))
+    os.chown(target, found.st_uid, found.st_gid)
+
+
+def refusal(staging: str, relay: bool) -> str:
+    """Why the staged config cannot be used, or an empty string."""
+    command = [sys.executable, "-m", "fedmsg_relay.preflight", "--config-filename", staging]
+    checked = subprocess.run(
+        command + ["--relay"] * relay,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        cwd="/",
+        user=USER,
+        group=USER,
+        extra_groups=[],
+        env={
+            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+            "LANG": "C.UTF-8",
+            "PYTHONPATH": "/usr/local/lib/fedmsg-relay",
+            "PYTHONDONTWRITEBYTECODE": "1",
+        },
+    )
+    if checked.returncode == 0:
+        return ""
+    # Name the files as they are called in their place.
+    said = checked.stderr.strip() or f"exit code {checked.returncode}"
+    return said.replace(f"{staging}/{STAGED_LATER}", LATER).replace(staging, DIRECTORY)
+
+
+def differs(path: str, content: str) -> bool:
+    try:
+        found = os.lstat(path)
+        with open(path, "rb") as stream:
+            return (
+                not stat.S_ISREG(found.st_mode)
+                or (found.st_uid, found.st_gid) != (0, 0)
+                or stat.S_IMODE(found.st_mode) != 0o644
+                or stream.read() != content.encode()
+            )
+    except OSError:
+        return True
+
+
+if __name__ == "__main__":
+    sys.exit(main())

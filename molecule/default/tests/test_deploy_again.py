@@ -1,0 +1,161 @@
+"""Deploying again changes what has changed, restarts once for it, and refuses what is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import bus
+import pytest
+from testinfra.host import Host
+
+CHANGE = ("--extra-vars", json.dumps({"fedmsg_base_zmq_linger": 1500}))
+
+
+def test_first_run_in_check_mode_predicted_the_real_one() -> None:
+    """From the log of Molecule's own runs: `check`, then `converge`, on new hosts."""
+    log = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"], "ansible.log")
+    if not log.exists():
+        pytest.skip("only when Molecule has run the whole sequence")
+    runs: dict[str, str] = {}
+    for line in log.read_text().splitlines():
+        if process := re.search(r" p=(\d+) ", line):
+            runs[process[1]] = f"{runs.get(process[1], '')}\n{line}"
+    deploys = [text for text in runs.values() if "PLAY [Deploy the relays]" in text]
+    if len(deploys) < 2:
+        pytest.skip("only when Molecule has run the whole sequence")
+    predicted, real = map(bus.changed_tasks, deploys[:2])
+    assert real, "the first deploy changed nothing"
+    assert predicted == real
+
+
+def test_second_run_changes_and_restarts_nothing(relay: Host) -> None:
+    bus.deploy()
+    before = bus.generation(relay)
+    assert bus.changed_tasks(bus.deploy()) == set()
+    assert bus.generation(relay) == before
+
+
+def test_one_changed_variable_restarts_exactly_once(relay: Host) -> None:
+    starts = bus.starts(relay)
+    try:
+        predicted = bus.changed_tasks(bus.deploy("--check", *CHANGE))
+        assert bus.starts(relay) == starts
+        real = bus.changed_tasks(bus.deploy(*CHANGE))
+        assert predicted == real
+        assert bus.starts(relay) == starts + 1
+        assert '"zmq_linger": 1500' in relay.file("/etc/fedmsg.d/base.py").content_string
+    finally:
+        bus.deploy()
+    assert bus.starts(relay) == starts + 2
+
+
+def test_run_that_died_before_the_restart_is_made_good(relay: Host) -> None:
+    """A run with only the tag of configuring stands for it: config written, relay not restarted."""
+    before = bus.generation(relay)
+    try:
+        bus.deploy("--limit", "busgateway01", "--tags", "fedmsg_configure", *CHANGE)
+        assert bus.generation(relay) == before
+        output = bus.deploy("--limit", "busgateway01", *CHANGE)
+        assert bus.generation(relay) != before
+        assert not any("configure" in task for task, _ in bus.changed_tasks(output))
+        after = bus.generation(relay)
+        assert bus.changed_tasks(bus.deploy("--limit", "busgateway01", *CHANGE)) == set()
+        assert bus.generation(relay) == after
+    finally:
+        bus.deploy("--limit", "busgateway01")
+
+
+def test_limit_writes_the_config_of_the_whole_bus(app01: Host) -> None:
+    before = bus.config_of(app01)
+    app01.check_output("rm /etc/fedmsg.d/*.py")
+    bus.deploy("--limit", "app01")
+    assert bus.config_of(app01) == before
+
+
+@pytest.fixture
+def untouched(relay: Host) -> Iterator[None]:
+    """Afterwards config and relay are as they were, and it serves."""
+    config, generation = bus.config_of(relay), bus.generation(relay)
+    yield
+    assert bus.config_of(relay) == config
+    assert bus.generation(relay) == generation
+    bus.probe(relay)
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"fedmsg_base_environment": "production"}, "fedmsg_base_environment"),
+        ({"fedmsg_base_relay_outbound_port": 2003}, "fedmsg_base_relay_outbound_port is 2003"),
+        ({"fedmsg_base_relay_inbound_ports": [70000]}, "each from 1 to 65535"),
+        ({"fedmsg_base_relay_group": "nobody"}, "group nobody (fedmsg_base_relay_group)"),
+        ({"fedmsg_base_topic_prefix": "org fedora"}, "fedmsg_base_topic_prefix is 'org fedora'"),
+        ({"fedmsg_base_zmq_lingr": 1}, "There is no variable fedmsg_base_zmq_lingr"),
+        ({"fedmsg_base_extra_endpoints": {"x": ["app01:3000"]}}, "tcp://app01:3000"),
+        ({"fedmsg_base_extra_config": {"relay_inbound": []}}, "must not have relay_inbound"),
+        ({"fedmsg_base_relay_inbound_ports": [22]}, "port 22 is held by process"),
+        ({"fedmsg_relay_watchdog_sec": 0}, "fedmsg_relay_watchdog_sec is 0"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_bad_variable_is_refused(variables: dict, message: str, untouched: None) -> None:
+    done = bus.playbook("deploy", "--extra-vars", json.dumps(variables))
+    assert done.returncode != 0
+    assert message in re.sub(r"\s+", " ", done.stdout), done.stdout
+    assert bus.changed_tasks(done.stdout) == set()
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"fedmsg_base_relay_log": "/proc/fedmsg.log"}, "/proc/fedmsg.log"),
+        ({"fedmsg_base_extra_config": {"timeout": "soon"}}, "'timeout'"),
+    ],
+    ids=["relay_log", "extra_config"],
+)
+def test_config_that_the_relay_would_not_load_is_refused(
+    variables: dict, message: str, untouched: None
+) -> None:
+    done = bus.playbook("deploy", "--extra-vars", json.dumps(variables))
+    assert done.returncode != 0
+    assert message in done.stdout
+    assert "refuses the configuration" in done.stdout
+    assert bus.changed_tasks(done.stdout) == set()
+
+
+def test_empty_relay_group_is_refused(untouched: None) -> None:
+    variables = json.dumps({"fedmsg_base_relay_group": "nobody"})
+    done = bus.playbook("deploy", "--limit", "app01", "--extra-vars", variables)
+    assert done.returncode != 0
+    assert "nobody (fedmsg_base_relay_group) has no host" in re.sub(r"\s+", " ", done.stdout)
+
+
+def test_broken_file_of_somebody_else_is_refused(relay: Host, app01: Host) -> None:
+    """Even with a good change of ours to write."""
+    foreign = "/etc/fedmsg.d/zz-hand-made.py"
+    relay.check_output(f"printf 'config = dict(\\n' > {foreign}")
+    before, generation = bus.config_of(relay), bus.generation(relay)
+    try:
+        done = bus.playbook("deploy", *CHANGE)
+        assert done.returncode != 0
+        assert f"{foreign}:1: " in re.sub(r"\s+", " ", done.stdout)
+        assert bus.changed_tasks(done.stdout) == set()
+        assert bus.config_of(relay) == before
+        assert bus.generation(relay) == generation
+        bus.probe(app01)
+    finally:
+        relay.check_output(f"rm {foreign}")
+
+
+def test_foreign_files_stay_and_count(relay: Host) -> None:
+    foreign = "/etc/fedmsg.d/aa-hand-made.py"
+    relay.check_output(f"echo 'config = dict(ours=1)' > {foreign}")
+    try:
+        bus.deploy("--limit", "busgateway01")
+        assert relay.file(foreign).exists
+    finally:
+        relay.check_output(f"rm {foreign}")

@@ -1,0 +1,59 @@
+"""Every host of the bus has the same config and tools that work."""
+
+from __future__ import annotations
+
+import re
+
+import bus
+import conftest
+from testinfra.host import Host
+
+
+def test_config_is_the_same_everywhere() -> None:
+    first, *others = (bus.config_of(bus.host(name)) for name in conftest.HOSTS)
+    assert sorted(first) == [f"/etc/fedmsg.d/{name}" for name in bus.CONFIG_FILES]
+    assert all(other == first for other in others)
+
+
+def test_config_is_readable_by_all_and_writable_by_root(bus_host: Host) -> None:
+    directory = bus_host.file("/etc/fedmsg.d")
+    assert (directory.user, directory.mode) == ("root", 0o755)
+    for name in bus.CONFIG_FILES:
+        file = bus_host.file(f"/etc/fedmsg.d/{name}")
+        assert (file.user, file.group, file.mode) == ("root", "root", 0o644)
+        assert "Ansible managed" in file.content_string
+
+
+def test_staging_leaves_nothing_behind(bus_host: Host) -> None:
+    assert bus_host.check_output("find / -xdev -name 'fedmsg-staged-*' 2>/dev/null || true") == ""
+
+
+def test_probe_reaches_the_relay(bus_host: Host) -> None:
+    as_operator = bus.host(bus_host.backend.host, root=False)
+    line = bus.probe(as_operator)
+    assert line.startswith("FEDMSG OK - tcp://busgateway01:2003 to tcp://busgateway01:4001 in ")
+    assert re.search(r"\| round_trip=[0-9.]+ms;[0-9.]+;[0-9.]+;0$", line)
+
+
+def test_python_finds_the_package(bus_host: Host) -> None:
+    as_operator = bus.host(bus_host.backend.host, root=False)
+    found = as_operator.check_output(
+        "cd / && python3 -c 'import fedmsg_relay as f; print(f.__file__)'"
+    )
+    assert found == "/usr/local/lib/fedmsg-relay/fedmsg_relay/__init__.py"
+
+
+def test_service_user_cannot_log_in(bus_host: Host) -> None:
+    user = bus_host.user("fedmsg")
+    assert user.shell.endswith("/nologin")
+    assert user.uid < 1000
+
+
+def test_check_playbook_says_a_line_a_host_and_changes_nothing() -> None:
+    before = [bus.config_of(bus.host(name)) for name in conftest.HOSTS]
+    done = bus.playbook("check")
+    assert done.returncode == 0, done.stdout
+    for name in conftest.HOSTS:
+        assert len(re.findall(rf"\(item={name}: ok: .*FEDMSG OK", done.stdout)) == 1, done.stdout
+    assert bus.changed_tasks(done.stdout) == set()
+    assert before == [bus.config_of(bus.host(name)) for name in conftest.HOSTS]
