@@ -29,12 +29,12 @@ class Listeners:
 
     def changes(self) -> Iterator[str]:
         """Take in what has happened; yield `listener 10.0.0.3:4711 connected` and the like."""
-        while self.monitor.poll(0):
-            fd = recv_monitor_message(self.monitor)["value"]
-            if fd in self._address_by_fd:
-                yield f"listener {self._address_by_fd.pop(fd)} disconnected"
+        yield from self._departures()
         while self._outbound.poll(0):
             event = self._outbound.recv(zmq.NOBLOCK, copy=False)
+            # Its descriptor may have been another's until a moment ago: whoever had it ended before
+            # this was sent, and must be gone from our list first.
+            yield from self._departures()
             if event.bytes[:1] != b"\x01":
                 continue  # an unsubscription; libzmq makes it up at the end, without a descriptor
             try:
@@ -50,6 +50,12 @@ class Listeners:
             if address is not None:
                 self._address_by_fd[fd] = address
                 yield f"listener {address} connected"
+
+    def _departures(self) -> Iterator[str]:
+        while self.monitor.poll(0):
+            fd = recv_monitor_message(self.monitor)["value"]
+            if fd in self._address_by_fd:
+                yield f"listener {self._address_by_fd.pop(fd)} disconnected"
 
     def close(self) -> None:
         self._outbound.disable_monitor()

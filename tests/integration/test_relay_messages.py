@@ -259,6 +259,25 @@ class TestLog:
         ]
         assert lines[0][0] == lines[3][0] != lines[1][0] == lines[2][0]
 
+    def test_the_count_is_right_after_many_have_come_and_gone(
+        self, bus: Bus, context: zmq.Context[Any]
+    ) -> None:
+        """Descriptors are used again at once, by connections of others."""
+        relay = bus.relay()
+        connected: list[Listener] = []
+        for _ in range(400):
+            connected.append(Listener(context, bus.outbound))
+            if len(connected) > 5:
+                connected.pop(0).socket.close()
+
+        def count() -> str:
+            return re.findall(r"(\d+) now", relay.output + "0 now")[-2:][0]
+
+        wait_for(lambda: count() == "5")
+        for listener in connected:
+            listener.socket.close()
+        wait_for(lambda: count() == "0")
+
     def test_a_summary_while_there_is_traffic_and_none_without(
         self, bus: Bus, context: zmq.Context[Any]
     ) -> None:
