@@ -46,8 +46,9 @@ LARGEST_SUBSCRIPTION = 1 << 20
 SETTLE = 0.1
 
 # What is let in then is held until every listener has had time to come back: the longest it waits
-# between two attempts, and these seconds for the attempt. More than so much is not held.
+# between two attempts, and these seconds for the attempt. Not longer, nor more, than these bounds.
 HOLD_MARGIN = 0.3
+HOLD_LONGEST = 30.0
 HOLD_MESSAGES = 100_000
 HOLD_BYTES = 64 << 20
 
@@ -106,7 +107,8 @@ class Relay:
             sockets.bind(self._inbound, address)
             logger.info("inbound: scripts connect to %s", address)
         self._on_input(self._inbound, self._relay_batch)
-        self._turn_until(bound + sockets.longest_absence(self._config) + HOLD_MARGIN)
+        hold = sockets.longest_absence(self._config) + HOLD_MARGIN
+        self._turn_until(bound + min(hold, HOLD_LONGEST))
         self._release()
 
     def run(self) -> None:
@@ -116,7 +118,8 @@ class Relay:
             self._timers.append(Timer(interval, lambda: systemd.notify("WATCHDOG=1")))
         self._timers.append(Timer(FREQUENCY, self._monitoring.publish))
         self._timers.append(Timer(SUMMARY_PERIOD, self._log_summary))
-        self._timers.append(Timer(STATUS_PERIOD, self._notify_status))
+        status = Timer(STATUS_PERIOD, lambda: systemd.notify(f"STATUS={self._status()}"))
+        self._timers.append(status)
         systemd.notify("READY=1", f"STATUS={self._status()}")
         logger.info("ready")
         while not self._stopping:
@@ -247,9 +250,6 @@ class Relay:
             listeners = len(self._listeners)
             logger.info("since the last summary: %s, %d listeners", latest, listeners)
         self._summarised = self._counts.copy()
-
-    def _notify_status(self) -> None:
-        systemd.notify(f"STATUS={self._status()}")
 
     def _status(self) -> str:
         return f"{self._counts}, {len(self._listeners)} listeners"

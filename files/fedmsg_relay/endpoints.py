@@ -117,5 +117,11 @@ def local_addresses(texts: list[str], key: str) -> dict[str, Endpoint]:
     return found
 
 
+def split(address: str) -> tuple[str, int]:
+    """Host, without brackets, and port of a well-formed `tcp://host:port`."""
+    host, _, port = address[len("tcp://") :].rpartition(":")
+    return host.strip("[]"), int(port)
+
+
 def _bracketed(address: str) -> str:
     return f"[{address}]" if ":" in address else address

@@ -32,11 +32,7 @@ def started(config: Config) -> Iterator[None]:
     An error that ends the daemon is written to `relay_log` on its way out; the caller says it on
     standard error. Raises ConfigError for `logging`, StartError when `relay_log` cannot be written.
     """
-    try:
-        logging.config.dictConfig(config["logging"])
-    except (ValueError, TypeError, AttributeError, ImportError, OSError) as error:
-        cause = error.__cause__ or error
-        raise ConfigError(f"config key 'logging': {error}: {cause}") from error
+    apply(config)
     logger = logging.getLogger(NAME)
     logger.disabled = False
     if logger.getEffectiveLevel() > logging.INFO and not _level_is_configured(logger):
@@ -59,6 +55,15 @@ def started(config: Config) -> Iterator[None]:
     finally:
         writer.stop()
         logging.shutdown()
+
+
+def apply(config: Config) -> None:
+    """Set up Python's logging as `config["logging"]` says. Raises ConfigError."""
+    try:
+        logging.config.dictConfig(config["logging"])
+    except (ValueError, TypeError, AttributeError, ImportError, OSError) as error:
+        cause = error.__cause__ or error
+        raise ConfigError(f"config key 'logging': {error}: {cause}") from error
 
 
 def open_destination(relay_log: str | None) -> logging.Handler:

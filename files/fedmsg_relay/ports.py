@@ -13,6 +13,8 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from .endpoints import WILDCARDS
+
 _LISTEN = "0A"
 
 
@@ -29,9 +31,8 @@ def holder(address: str, port: int) -> str:
     `process 123 (nginx) of user root`, or `a process of user root` where /proc hides its number, or
     `another process` when nothing is known.
     """
-    wildcards = ("*", "0.0.0.0", "::")
     for listening in _listening():
-        clashes = address in (listening.address, *wildcards) or listening.address in wildcards
+        clashes = address in (listening.address, *WILDCARDS) or listening.address in WILDCARDS
         if listening.port == port and clashes:
             user = _user_name(listening.uid)
             pid = _pid_of(listening.inode)

@@ -68,9 +68,8 @@ def warnings(addresses: RelayAddresses) -> list[str]:
     """What works on this machine and fails for others, one line each."""
     found = []
     for address, endpoint in {**addresses.inbound, **addresses.outbound}.items():
-        numeric = endpoint.host == address[len("tcp://") :].rpartition(":")[0].strip("[]")
-        host = address[len("tcp://") :].rpartition(":")[0].strip("[]")
-        if not numeric and endpoint.host != "localhost" and endpoints.is_loopback(host):
+        host, _ = endpoints.split(address)
+        if endpoint.host not in (host, "localhost") and endpoints.is_loopback(host):
             found.append(
                 f"{endpoint.text}: {endpoint.host} is {host} here (see /etc/hosts):"
                 " no other machine can reach it"

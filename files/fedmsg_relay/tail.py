@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import logging
-import logging.config
 import pprint
 import re
 import signal
@@ -19,7 +18,7 @@ from typing import Any
 
 import zmq
 
-from . import cli, endpoints, message, signatures, sockets
+from . import cli, endpoints, log, message, signatures, sockets
 from .config import Config
 from .errors import ConfigError, FedmsgRelayError
 
@@ -147,10 +146,7 @@ def _start_log(config: Config) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    try:
-        logging.config.dictConfig(config["logging"])
-    except (ValueError, TypeError, AttributeError, ImportError, OSError) as error:
-        raise ConfigError(f"config key 'logging': {error}: {error.__cause__}") from error
+    log.apply(config)
 
 
 def _compiled(option: str, pattern: str) -> re.Pattern[str]:
