@@ -23,7 +23,7 @@ Config = dict[str, Any]
 ETC_DIRECTORY = "/etc/fedmsg.d"
 ETC_FILE = "/etc/fedmsg-config.py"
 
-# Milliseconds for zmq_*, seconds for post_init_sleep and timeout, bytes for *_bytes.
+# Milliseconds for zmq_*, bytes for *_bytes, and seconds for all other times.
 DEFAULTS: Config = {
     "topic_prefix": "org.fedoraproject",
     "environment": "dev",
@@ -41,6 +41,14 @@ DEFAULTS: Config = {
     "zmq_reconnect_ivl_max": 1000,
     "relay_max_message_bytes": 16 * 1024 * 1024,
     "relay_log": None,
+    "relay_submit": [],
+    "relay_journal": None,
+    "relay_journal_max_age": 7 * 24 * 3600,
+    "relay_journal_max_bytes": 1 << 30,
+    "relay_http": [],
+    "relay_hold_max": 2,
+    "publisher_spool": None,
+    "publisher_spool_max_bytes": 1 << 30,
 }
 DEFAULT_ENDPOINTS = {"relay_outbound": ["tcp://127.0.0.1:4001"]}
 
@@ -80,8 +88,14 @@ _NUMBERS = {
     "zmq_reconnect_ivl": -1,
     "zmq_reconnect_ivl_max": 0,
     "relay_max_message_bytes": 1,
+    "relay_journal_max_age": 1,
+    "relay_journal_max_bytes": 1 << 20,
+    "relay_hold_max": 0,
+    "publisher_spool_max_bytes": 0,
 }
-_FLOATS = ("post_init_sleep", "timeout")
+_FLOATS = ("post_init_sleep", "timeout", "relay_hold_max")
+_ADDRESS_LISTS = ("relay_inbound", "relay_submit", "relay_http")
+_PATHS = ("relay_log", "relay_journal", "publisher_spool")
 
 
 def load(path: str | None = None, *, system: bool = False) -> Config:
@@ -113,14 +127,16 @@ def complete(merged: Config) -> Config:
     config["endpoints"] = {
         name: as_list(f"endpoints[{name!r}]", value) for name, value in endpoints.items()
     }
-    config["relay_inbound"] = as_list("relay_inbound", config["relay_inbound"])
+    for key in _ADDRESS_LISTS:
+        config[key] = as_list(key, config[key])
     for key, least in _NUMBERS.items():
         config[key] = _number(key, config[key], least)
     for key in ("topic_prefix", "environment"):
         if not isinstance(config[key], str) or not config[key]:
             raise ConfigError(f"config key {key!r} must be a string, not {config[key]!r}")
-    if config["relay_log"] is not None and not isinstance(config["relay_log"], str):
-        raise ConfigError(f"config key 'relay_log' must be a path, not {config['relay_log']!r}")
+    for key in _PATHS:
+        if config[key] is not None and not (isinstance(config[key], str) and config[key]):
+            raise ConfigError(f"config key {key!r} must be a path, not {config[key]!r}")
     if not isinstance(config["logging"], dict):
         raise ConfigError(f"config key 'logging' must be a dict, not {config['logging']!r}")
     return config
