@@ -1,11 +1,14 @@
 #!/usr/bin/python3
 """fedmsg-relay: pass on what scripts send to one address to the listeners that connect to another.
 
-    scripts ─ PUB connects ─► inbound (XSUB bound) ─► check ─► outbound (XPUB bound) ◄─ SUB connects
+    scripts ─ PUB connects ─► inbound (XSUB bound) ─┐
+                                                    ├─► check ─► outbound (XPUB) ◄─ SUB connects
+    fedmsg-logger ─ request ─► submit (ROUTER) ─────┘     └────► journal ─► reply, backlog (HTTP)
 
-The way of a message is `_relay_batch`. One thread owns the sockets and waits for nothing else: a
-bound SUB or XSUB sends its subscription to a newcomer only when its thread runs, so a relay that
-pauses for half a second loses every publisher that comes and goes meanwhile.
+The way of a message is `_relay_batch`, and fedmsg_relay.submit for those that are acknowledged. One
+thread owns the sockets and waits for nothing else: a bound SUB or XSUB sends its subscription to a
+newcomer only when its thread runs, so a relay that pauses for half a second loses every publisher
+that comes and goes meanwhile. Disks and HTTP clients are other threads' and processes' business.
 """
 
 from __future__ import annotations
@@ -13,21 +16,26 @@ from __future__ import annotations
 import argparse
 import faulthandler
 import logging
+import os
 import platform
 import signal
 import socket
 import sys
 import time
-from typing import Callable
+from collections.abc import Iterable
 
 import zmq
-from fedmsg_relay import __version__, log, preflight, process, sockets, systemd
+from fedmsg_relay import __version__, log, preflight, process, sockets, state, systemd
 from fedmsg_relay import config as global_config
-from fedmsg_relay.counts import Counts, RateLimit
+from fedmsg_relay.account import SUMMARY_PERIOD, Account
 from fedmsg_relay.errors import FedmsgRelayError
-from fedmsg_relay.listeners import Listeners
+from fedmsg_relay.journal import Row
+from fedmsg_relay.loop import Loop
 from fedmsg_relay.monitoring import FREQUENCY, Monitoring
-from fedmsg_relay.timer import Timer
+from fedmsg_relay.outbound import SURVEY_PERIOD, Outbound
+from fedmsg_relay.recorder import Opened, Recorder
+from fedmsg_relay.submit import Submit
+from fedmsg_relay.web import Web
 from fedmsg_relay.wire import INTERNAL_ERROR, Checked, Checker
 
 NAME = "fedmsg-relay"
@@ -35,29 +43,21 @@ NAME = "fedmsg-relay"
 # Messages relayed before timers, signals and listeners get their turn: some tens of milliseconds.
 BATCH = 1000
 
+# Messages taken from one publisher ahead of their turn. A PUB socket of libzmq's own defaults throws
+# away what does not fit its queue of 1,000, so there is room for a burst.
+INBOUND_QUEUE = 10_000
+
 # Connections the kernel keeps for us while we do not accept: a hundred scripts may start at once.
 LISTEN_BACKLOG = 4096
 
-# Bytes. Listeners send nothing else than topics to subscribe to.
-LARGEST_SUBSCRIPTION = 1 << 20
-
-# Seconds. The moment between binding outbound and inbound; upstream's is a whole second, in which
-# no script can connect. `post_init_sleep`, the pause of every part of the bus, shortens it.
-SETTLE = 0.1
-
-# What is let in then is held until every listener has had time to come back: the longest it waits
-# between two attempts, and these seconds for the attempt. Not longer, nor more, than these bounds.
-HOLD_MARGIN = 0.3
-HOLD_LONGEST = 30.0
-HOLD_MESSAGES = 100_000
-HOLD_BYTES = 64 << 20
-
 # Seconds. On stop, silence for QUIET means that all that was sent has arrived; STOP bounds it.
-QUIET = 0.2
+QUIET = 0.1
 STOP = 10.0
 
-SUMMARY_PERIOD = 60.0
 STATUS_PERIOD = 5.0
+STATE_PERIOD = 1.0
+# Seconds between two looks whether the hold at the start can end.
+HOLD_CHECK = 0.02
 
 logger = logging.getLogger(log.NAME)
 
@@ -70,63 +70,71 @@ class Relay:
         self._addresses = addresses
         validated = bool(config.get("validate_signatures"))
         self._checker = Checker(config["relay_max_message_bytes"], validated)
-        self._counts = Counts()
-        self._summarised = Counts()
-        self._warnings = RateLimit(period=SUMMARY_PERIOD)
         self._monitoring = Monitoring(config)
-        self._held: list[list[bytes]] | None = []
-        self._held_bytes = 0
+        self._account = Account(self._monitoring)
         self._stopping = False
+        self._started = time.time()
         self._context = zmq.Context(io_threads=config["io_threads"])
-        self._poller = zmq.Poller()
-        self._handlers: dict[object, Callable[[], object]] = {}
-        self._timers: list[Timer] = []
+        self._outbound = Outbound(self._context, config)
+        self._recorder = Recorder(config) if config["relay_journal"] is not None else None
+        self._submit: Submit | None = None
+        self._web = Web(list(addresses.http), config["relay_journal"])
+        self._loop = Loop(self._account.enter_internal_error)
+        self._loop.every(SURVEY_PERIOD, self._outbound.survey)
+        self._loop.every(STATE_PERIOD, self._tell_state)
+        self._loop.every(FREQUENCY, self._monitoring.publish)
+        self._loop.every(SUMMARY_PERIOD, self._summarise)
+        self._loop.every(STATUS_PERIOD, lambda: systemd.notify(f"STATUS={self._status()}"))
 
     def open(self) -> None:
-        """Bind everything, and emit what comes in once listeners have had time to come back.
+        """Bind everything, and emit what comes in once the listeners of before are back.
 
         Raises StartError, which names the address and who holds it.
         """
+        passed = dict(systemd.passed_sockets())
         self._monitoring.open(self._context)
-        self._outbound = self._socket(zmq.XPUB, LARGEST_SUBSCRIPTION)
-        self._listeners = Listeners(self._outbound)
-        self._on_input(self._listeners.monitor, self._count_listeners)
-        self._on_input(self._outbound, self._count_listeners)
-        for address in self._addresses.outbound:
-            sockets.bind(self._outbound, address)
-            logger.info("outbound: listeners connect to %s", address)
-        bound = time.monotonic()
-        self._turn_until(bound + min(SETTLE, self._config["post_init_sleep"]))
+        if self._recorder is not None:
+            self._loop.on_input(self._recorder.wakeup, self._take_results)
+            self._recorder.open()
+        self._loop.on_input(self._outbound.listeners.monitor, self._count_listeners)
+        self._loop.on_input(self._outbound.socket, self._count_listeners)
+        self._bind(self._outbound.socket, "outbound: listeners", self._addresses.outbound, passed)
         # XSUB rather than SUB: the wire is the same, and it can take its subscription back without
         # discarding what has already arrived, which is how `_drain` stops publishers that stay.
         # Twice the limit: what is a little too large is counted, and what could fill the memory
         # ends its sender's connection instead.
-        self._inbound = self._socket(zmq.XSUB, 2 * self._config["relay_max_message_bytes"])
+        self._inbound = sockets.make(self._context, zmq.XSUB, self._config)
+        self._inbound.setsockopt(zmq.MAXMSGSIZE, 2 * self._config["relay_max_message_bytes"])
+        self._inbound.setsockopt(zmq.RCVHWM, INBOUND_QUEUE)
         self._inbound.send(b"\x01")
-        for address in self._addresses.inbound:
-            sockets.bind(self._inbound, address)
-            logger.info("inbound: scripts connect to %s", address)
-        self._on_input(self._inbound, self._relay_batch)
-        hold = sockets.longest_absence(self._config) + HOLD_MARGIN
-        self._turn_until(bound + min(hold, HOLD_LONGEST))
-        self._release()
+        self._loop.on_input(self._inbound, self._relay_batch)
+        self._bind(self._inbound, "inbound: scripts", self._addresses.inbound, passed)
+        if self._recorder is not None and self._addresses.submit:
+            parts = (self._recorder, self._checker.check, self._emit_submitted)
+            self._submit = Submit(self._context, self._config, *parts)
+            self._loop.on_input(self._submit.socket, self._receive_submits)
+            self._bind(self._submit.socket, "submit: publishers", self._addresses.submit, passed)
+        for address, fd in passed.items():
+            logger.warning("%s is bound for us, and the config does not name it", address)
+            os.close(fd)
+        self._web.open()
+        while not self._stopping and not self._outbound.release_is_due():
+            self._loop.turn(HOLD_CHECK)
+        self._outbound.release()
+        self._remember_listeners()
 
     def run(self) -> None:
         """Relay until `stop()`. Then relay what has been taken so far, and return."""
         interval = systemd.watchdog_interval()
         if interval is not None:
-            self._timers.append(Timer(interval, lambda: systemd.notify("WATCHDOG=1")))
-        self._timers.append(Timer(FREQUENCY, self._monitoring.publish))
-        self._timers.append(Timer(SUMMARY_PERIOD, self._log_summary))
-        status = Timer(STATUS_PERIOD, lambda: systemd.notify(f"STATUS={self._status()}"))
-        self._timers.append(status)
+            self._loop.every(interval, lambda: systemd.notify("WATCHDOG=1"))
         systemd.notify("READY=1", f"STATUS={self._status()}")
         logger.info("ready")
         while not self._stopping:
-            self._turn(min(timer.due for timer in self._timers))
+            self._loop.turn(FREQUENCY)
         systemd.notify("STOPPING=1", "STATUS=draining")
         self._drain()
-        self._log_summary()
+        self._summarise()
 
     def stop(self) -> None:
         """Make `run()` return. Called from the loop, on SIGTERM."""
@@ -134,19 +142,29 @@ class Relay:
 
     def stop_on_input(self, wakeup: socket.socket) -> None:
         """Stop once a byte arrives on `wakeup`: the number of a signal."""
-        self._on_input(wakeup, self.stop)
+
+        def signalled() -> None:
+            wakeup.recv(64)
+            self.stop()
+
+        self._loop.on_input(wakeup, signalled)
 
     def close(self) -> None:
         """Close all; waits `zmq_linger` milliseconds for listeners to take what is queued."""
-        self._listeners.close()
         self._monitoring.close()
         self._inbound.close(linger=0)
-        self._outbound.close(linger=self._config["zmq_linger"])
+        if self._recorder is not None:
+            self._recorder.close()
+            self._take_results()
+        if self._submit is not None:
+            self._submit.close()
+        self._outbound.close()
+        self._web.close()
         self._context.term()
 
     def _relay_batch(self) -> int:
-        """The way of a message: receive, check, emit. Returns how many were received."""
-        receive, check, emit = self._inbound.recv_multipart, self._checker.check, self._outbound
+        """The way of a message: receive, check, emit, journal. Returns how many were received."""
+        receive, check = self._inbound.recv_multipart, self._checker.check
         for number in range(BATCH):
             try:
                 frames = receive(zmq.NOBLOCK)
@@ -156,103 +174,85 @@ class Relay:
             try:
                 checked = check(frames)
             except Exception:
-                self._log_internal_error()
+                self._account.enter_internal_error()
                 checked = Checked(None, INTERNAL_ERROR, "")
             if checked.frames is not None:
-                if self._held is None:
-                    emit.send_multipart(checked.frames, zmq.NOBLOCK)
-                else:
-                    self._hold(checked.frames)
-            self._account(checked)
-            self._monitoring.times.append(time.perf_counter() - started)
+                self._outbound.emit(checked.frames)
+                if self._recorder is not None:
+                    body = checked.frames[1]
+                    self._recorder.add(Row(time.time(), checked.topic, checked.msg_id, body))
+            self._account.enter(checked, time.perf_counter() - started)
         return BATCH
 
-    def _account(self, checked: Checked) -> None:
-        self._monitoring.headcount += 1
-        if checked.cause is None:
-            self._counts.untouched += 1
-            return
-        verb = "dropped" if checked.frames is None else "repaired"
-        counter = self._counts.dropped if checked.frames is None else self._counts.repaired
-        counter[checked.cause] += 1
-        if self._warnings.allows(checked.cause):
-            # %a: a topic is the sender's text, and must not be able to forge a line of this log.
-            more = "; more of these are only counted" * self._warnings.is_last(checked.cause)
-            logger.warning("%s: %s, topic %.200a%s", verb, checked.cause, checked.topic, more)
+    def _emit_submitted(self, frames: list[bytes]) -> None:
+        self._outbound.emit(frames)
+        self._account.enter_submitted()
 
-    def _log_internal_error(self) -> None:
-        self._monitoring.exceptions += 1
-        if self._warnings.allows(INTERNAL_ERROR):
-            logger.exception(INTERNAL_ERROR)
+    def _receive_submits(self) -> None:
+        if self._submit is not None:
+            self._submit.receive()
+            self._loop.pause(self._submit.socket, self._submit.is_full)
 
-    def _hold(self, frames: list[bytes]) -> None:
-        assert self._held is not None
-        self._held.append(frames)
-        self._held_bytes += len(frames[0]) + len(frames[1])
-        if len(self._held) >= HOLD_MESSAGES or self._held_bytes >= HOLD_BYTES:
-            self._release()
-
-    def _release(self) -> None:
-        """Emit what was held, and hold nothing from now on."""
-        held, self._held = self._held or [], None
-        for frames in held:
-            self._outbound.send_multipart(frames, zmq.NOBLOCK)
-
-    def _turn_until(self, end: float) -> None:
-        while not self._stopping and time.monotonic() < end:
-            self._turn(end)
+    def _take_results(self) -> None:
+        """Go on with what the journal's threads have done."""
+        assert self._recorder is not None
+        for result in self._recorder.results():
+            if isinstance(result, Opened):
+                self._outbound.expect(result.listeners)
+            elif self._submit is not None:
+                self._submit.take(result)
+        if self._submit is not None:
+            self._loop.pause(self._submit.socket, self._stopping or self._submit.is_full)
 
     def _drain(self) -> None:
         """Tell publishers to send no more, and relay all that they had sent.
 
         Not by unbinding: libzmq ends all connections of an address with it, and what they hold.
+        Requests that were not read are submitted again, to this relay or to another.
         """
         self._inbound.send(b"\x00")
-        end = time.monotonic() + STOP
-        drained = 0
-        while time.monotonic() < end and self._inbound.poll(int(QUIET * 1000)):
-            drained += self._relay_batch()
-            systemd.notify("WATCHDOG=1")
-        logger.info("stopping: %d messages drained", drained)
+        if self._submit is not None:
+            self._loop.pause(self._submit.socket, True)
+        before = seen = self._account.counts.received
+        now = quiet_since = time.monotonic()
+        end = now + STOP
+        while now < end and (now < quiet_since + QUIET or self._submit):
+            self._loop.turn(QUIET)
+            now = time.monotonic()
+            if self._account.counts.received != seen:
+                seen, quiet_since = self._account.counts.received, now
+        logger.info("stopping: %d messages drained", seen - before)
 
-    def _turn(self, until: float) -> None:
-        """One turn of the loop: wait for input until `until` at most, then see to timers."""
-        wait = max(0.0, until - time.monotonic())
-        for ready, _ in self._poller.poll(int(wait * 1000) + 1):
-            try:
-                self._handlers[ready]()
-            except Exception:  # what one peer provokes must not end it for all the others
-                self._log_internal_error()
-        now = time.monotonic()
-        for timer in self._timers:
-            timer.run_if_due(now)
-
-    def _socket(self, kind: int, largest_input: int) -> zmq.Socket[bytes]:
-        made = sockets.make(self._context, kind, self._config)
-        made.setsockopt(zmq.MAXMSGSIZE, largest_input)
-        made.setsockopt(zmq.BACKLOG, LISTEN_BACKLOG)
-        return made
-
-    def _on_input(
-        self, source: zmq.Socket[bytes] | socket.socket, handler: Callable[[], object]
+    def _bind(
+        self,
+        bound: zmq.Socket[bytes],
+        name: str,
+        addresses: Iterable[str],
+        passed: dict[str, int],
     ) -> None:
-        self._poller.register(source, zmq.POLLIN)
-        # The poller reports a plain socket by its descriptor.
-        self._handlers[source if isinstance(source, zmq.Socket) else source.fileno()] = handler
+        bound.setsockopt(zmq.BACKLOG, LISTEN_BACKLOG)
+        for address in addresses:
+            sockets.bind(bound, address, passed)
+            logger.info("%s connect to %s", name, address)
 
     def _count_listeners(self) -> None:
-        for change in self._listeners.changes():
-            logger.info("%s, %d now", change, len(self._listeners))
+        for change in self._outbound.changes():
+            logger.info("%s", change)
+            self._remember_listeners()
 
-    def _log_summary(self) -> None:
-        latest = self._counts.since(self._summarised)
-        if latest.received:
-            listeners = len(self._listeners)
-            logger.info("since the last summary: %s, %d listeners", latest, listeners)
-        self._summarised = self._counts.copy()
+    def _remember_listeners(self) -> None:
+        if self._recorder is not None and not self._stopping:
+            self._recorder.remember(self._outbound.listeners.hosts())
+
+    def _summarise(self) -> None:
+        self._account.summarise(len(self._outbound.listeners))
 
     def _status(self) -> str:
-        return f"{self._counts}, {len(self._listeners)} listeners"
+        return f"{self._account.counts}, {len(self._outbound.listeners)} listeners"
+
+    def _tell_state(self) -> None:
+        parts = (self._account.counts, self._submit, self._recorder, self._outbound)
+        self._web.tell({"started": self._started, **state.collect(*parts)})
 
 
 def serve(config: global_config.Config, addresses: preflight.RelayAddresses) -> None:

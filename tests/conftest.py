@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -66,6 +68,24 @@ class Bus:
             relay_inbound=[self.inbound], endpoints={"relay_outbound": [self.outbound]}, **keys
         )
         self._started: list[Process] = []
+
+    def with_journal(self, *, http: bool = False, **keys: Any) -> None:
+        """Give the relay a journal and a submit address and, if asked for, HTTP."""
+        self.journal = self.directory / "journal.db"
+        self.submit = f"tcp://127.0.0.1:{free_port()}"
+        self.http = f"127.0.0.1:{free_port()}"
+        self.configure(
+            "journal",
+            relay_journal=str(self.journal),
+            relay_submit=[self.submit],
+            **({"relay_http": [self.http]} if http else {}),
+            **keys,
+        )
+
+    def journaled(self) -> list[str]:
+        """The msg_id of every row of the journal, in order."""
+        with sqlite3.connect(self.journal) as db:
+            return [row[0] for row in db.execute("SELECT msg_id FROM message ORDER BY seq")]
 
     def configure(self, name: str = "base", /, **keys: Any) -> Path:
         """Write `NAME.py` of the config. Later names win, as everywhere."""
@@ -196,6 +216,43 @@ class Sender:
 
     def send(self, *frames: bytes) -> None:
         self.socket.send_multipart(frames)
+
+
+def numbered(number: int, **more: Any) -> list[bytes]:
+    """Topic and body of a complete message with `number` in its msg_id, `id-17`."""
+    body = {"topic": "t", "timestamp": 1, "msg_id": f"id-{number}", "msg": {"n": number}, **more}
+    return [b"t", json.dumps(body).encode()]
+
+
+class Submitter:
+    """A raw client of the submit address; every request has a number, which its reply echoes."""
+
+    def __init__(self, context: zmq.Context[Any], endpoint: str) -> None:
+        self.socket = context.socket(zmq.DEALER)
+        self.socket.setsockopt(zmq.LINGER, 0)
+        self.socket.setsockopt(zmq.SNDHWM, 0)
+        self.socket.setsockopt(zmq.RCVHWM, 0)
+        self.socket.connect(endpoint)
+        self._sent = 0
+
+    def send(self, *frames: bytes) -> int:
+        self._sent += 1
+        self.socket.send_multipart([b"%d" % self._sent, b"", *frames])
+        return self._sent
+
+    def reply(self, timeout: float = 20.0) -> tuple[int, dict[str, Any]]:
+        """The number of the request, and what was answered."""
+        assert self.socket.poll(int(timeout * 1000)), "no reply"
+        correlation, empty, reply = self.socket.recv_multipart()
+        assert empty == b""
+        return int(correlation), json.loads(reply)
+
+    def submit(self, *frames: bytes, timeout: float = 20.0) -> dict[str, Any]:
+        """Send one request, alone, and wait for its reply."""
+        number = self.send(*frames)
+        correlation, reply = self.reply(timeout)
+        assert correlation == number
+        return reply
 
 
 @pytest.fixture

@@ -46,7 +46,7 @@ DEFAULTS: Config = {
     "relay_journal_max_age": 7 * 24 * 3600,
     "relay_journal_max_bytes": 1 << 30,
     "relay_http": [],
-    "relay_hold_max": 2,
+    "relay_hold_max": None,  # what the reconnect intervals ask for, 2 or more
     "publisher_spool": None,
     "publisher_spool_max_bytes": 1 << 30,
 }
@@ -130,7 +130,8 @@ def complete(merged: Config) -> Config:
     for key in _ADDRESS_LISTS:
         config[key] = as_list(key, config[key])
     for key, least in _NUMBERS.items():
-        config[key] = _number(key, config[key], least)
+        if config[key] is not None or DEFAULTS[key] is not None:
+            config[key] = _number(key, config[key], least)
     for key in ("topic_prefix", "environment"):
         if not isinstance(config[key], str) or not config[key]:
             raise ConfigError(f"config key {key!r} must be a string, not {config[key]!r}")

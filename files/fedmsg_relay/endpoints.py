@@ -89,13 +89,14 @@ def is_loopback(address: str) -> bool:
     return address not in WILDCARDS and ipaddress.ip_address(address.partition("%")[0]).is_loopback
 
 
-def local_addresses(texts: list[str], key: str) -> dict[str, Endpoint]:
+def local_addresses(texts: list[str], key: str, may_be_none: bool = False) -> dict[str, Endpoint]:
     """What a relay binds: numeric `tcp://address:port` to the endpoint it came from, in order.
 
     An endpoint of another relay host, or one whose name does not resolve here, is not ours and is
-    passed over. Raises ConfigError if an address is malformed or none is on this machine.
+    passed over. Raises ConfigError if an address is malformed or none is on this machine, which
+    `may_be_none` allows.
     """
-    if not texts:
+    if not texts and not may_be_none:
         raise ConfigError(f"config key {key} is empty: it must list at least one tcp://host:port")
     found: dict[str, Endpoint] = {}
     reasons: list[str] = []
@@ -109,7 +110,7 @@ def local_addresses(texts: list[str], key: str) -> dict[str, Endpoint]:
         found.update((endpoint.at(address), endpoint) for address in local)
         if not local:
             reasons.append(f"{endpoint.text} is {', '.join(addresses)}")
-    if not found:
+    if not found and not may_be_none:
         raise ConfigError(
             f"{key}: no address of this machine ({socket.gethostname()}) in the list:"
             f" {'; '.join(reasons)}"

@@ -7,6 +7,7 @@ relay, or every script of the host, never reaches /etc/fedmsg.d.
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import sys
 from dataclasses import dataclass
@@ -24,9 +25,17 @@ class RelayAddresses:
 
     inbound: dict[str, Endpoint]
     outbound: dict[str, Endpoint]
+    submit: dict[str, Endpoint]
+    http: dict[str, Endpoint]
+
+    @property
+    def all(self) -> dict[str, Endpoint]:
+        return {**self.inbound, **self.submit, **self.outbound, **self.http}
 
     def __str__(self) -> str:
-        return f"inbound {' '.join(self.inbound)} outbound {' '.join(self.outbound)}"
+        kinds = ("inbound", "submit", "outbound", "http")
+        return " ".join(f"{kind} {' '.join(getattr(self, kind))}" for kind in kinds
+                        if getattr(self, kind))  # fmt: skip
 
 
 def check_addresses(config: Config) -> tuple[list[str], list[str]]:
@@ -34,8 +43,13 @@ def check_addresses(config: Config) -> tuple[list[str], list[str]]:
     if "relay_outbound" not in config["endpoints"]:
         raise ConfigError("config key endpoints['relay_outbound'] is missing: listeners need it")
     inbound, outbound = config["relay_inbound"], config["endpoints"]["relay_outbound"]
-    for text in inbound:
-        endpoints.parse(text, "relay_inbound")
+    for key, texts in (
+        ("relay_inbound", inbound),
+        ("relay_submit", config["relay_submit"]),
+        ("relay_http", http_endpoints(config)),
+    ):
+        for text in texts:
+            endpoints.parse(text, key)
     for name, texts in config["endpoints"].items():
         for text in texts:
             endpoints.parse(text, f"endpoints[{name!r}]")
@@ -50,24 +64,45 @@ def check_addresses(config: Config) -> tuple[list[str], list[str]]:
 def relay_addresses(config: Config) -> RelayAddresses:
     """What the relay binds here. Raises ConfigError if that is nothing, or one address twice."""
     inbound_texts, outbound_texts = check_addresses(config)
-    inbound = endpoints.local_addresses(inbound_texts, "relay_inbound")
-    outbound = endpoints.local_addresses(outbound_texts, "endpoints['relay_outbound']")
-    ours = list(inbound.values()) + list(outbound.values())
+    found = RelayAddresses(
+        endpoints.local_addresses(inbound_texts, "relay_inbound"),
+        endpoints.local_addresses(outbound_texts, "endpoints['relay_outbound']"),
+        # Either may be absent, for all relays or for this one.
+        endpoints.local_addresses(config["relay_submit"], "relay_submit", may_be_none=True),
+        endpoints.local_addresses(http_endpoints(config), "relay_http", may_be_none=True),
+    )
+    if found.submit and config["relay_journal"] is None:
+        raise ConfigError(
+            "relay_submit needs relay_journal, the path of a file: a message is acknowledged once"
+            " it is there"
+        )
+    kinds = {"inbound": found.inbound, "submit": found.submit, "outbound": found.outbound,
+             "http": found.http}  # fmt: skip
+    ours = [endpoint for addresses in kinds.values() for endpoint in addresses.values()]
     for endpoint in ours:
         if endpoint.is_wildcard:
             twice = [other.text for other in ours if other.port == endpoint.port]
             if len(set(twice)) > 1:
                 raise ConfigError(f"{' and '.join(twice)} are the same port of this machine")
-    clash = set(inbound) & set(outbound)
-    if clash:
-        raise ConfigError(f"inbound and outbound are both {', '.join(sorted(clash))} here")
-    return RelayAddresses(inbound, outbound)
+    for (one, ones), (other, others) in itertools.combinations(kinds.items(), 2):
+        clash = set(ones) & set(others)
+        if clash:
+            raise ConfigError(f"{one} and {other} are both {', '.join(sorted(clash))} here")
+    return found
+
+
+def http_endpoints(config: Config) -> list[str]:
+    """`relay_http`, which is written `host:port` or `http://host:port`, as tcp:// endpoints."""
+    texts = (text.partition("http://")[2] or text for text in config["relay_http"])
+    return [text if "://" in text else f"tcp://{text}" for text in texts]
 
 
 def warnings(addresses: RelayAddresses) -> list[str]:
     """What works on this machine and fails for others, one line each."""
     found = []
-    for address, endpoint in {**addresses.inbound, **addresses.outbound}.items():
+    # HTTP may well be for this machine alone.
+    bus = {**addresses.inbound, **addresses.submit, **addresses.outbound}
+    for address, endpoint in bus.items():
         host, _ = endpoints.split(address)
         if endpoint.host not in (host, "localhost") and endpoints.is_loopback(host):
             found.append(
@@ -85,10 +120,22 @@ def check_relay(config: Config) -> RelayAddresses:
     addresses = relay_addresses(config)
     if config["relay_log"] is not None:
         _check_writable("relay_log", config["relay_log"])
+    if config["relay_journal"] is not None:
+        _check_journal(config["relay_journal"])
     endpoint, _ = monitoring.settings(config)
     if endpoint is not None and endpoint.startswith("ipc://"):
         _check_creatable("moksha.monitoring.socket", endpoint[len("ipc://") :])
     return addresses
+
+
+def _check_journal(path: str) -> None:
+    """Mistakes stop the start; trouble with the disk does not, and is not looked for here."""
+    directory = os.path.dirname(path) or "."
+    if os.path.isdir(directory) and os.statvfs(directory).f_flag & os.ST_RDONLY:
+        return
+    _check_creatable("relay_journal", path)
+    if os.path.exists(path):
+        _check_writable("relay_journal", path)
 
 
 def _check_writable(key: str, path: str) -> None:

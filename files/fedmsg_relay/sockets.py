@@ -48,20 +48,26 @@ def connect(connecting: zmq.Socket[bytes], endpoint: str) -> None:
     connecting.connect(endpoint.replace("//*:", "//127.0.0.1:"))
 
 
-def bind(bound: zmq.Socket[bytes], address: str) -> None:
+def bind(bound: zmq.Socket[bytes], address: str, passed: dict[str, int] | None = None) -> None:
     """Bind a numeric `tcp://address:port`, or `tcp://*:port`.
 
-    Raises StartError; if the port is taken, it names who has it.
+    With the address among `passed`, its descriptor is taken: a socket unit has bound it, and holds
+    what connects while nobody is here. It is removed from there. Raises StartError; if the port is
+    taken, it names who has it.
     """
-    host, _, port = address[len("tcp://") :].rpartition(":")
+    from . import endpoints, ports  # publishers never bind
+
+    host, port = endpoints.split(address)
+    # What the kernel calls a wildcard.
+    names = [f"tcp://{host}:{port}" for host in ("0.0.0.0", "[::]")] if host == "*" else [address]
+    fds = [passed.pop(name) for name in names if passed and name in passed]
     try:
         # libzmq refuses IPv6 addresses without this, and with it makes `*` mean IPv6 as well.
-        bound.setsockopt(zmq.IPV6, host.startswith("["))
+        bound.setsockopt(zmq.IPV6, ":" in host)
+        bound.setsockopt(zmq.USE_FD, fds[0] if fds else -1)
         bound.bind(address)
     except zmq.ZMQError as error:
         if error.errno != zmq.EADDRINUSE:
             raise StartError(f"cannot bind {address}: {error.strerror}") from error
-        from . import ports  # publishers never bind
-
-        holder = ports.holder(host.strip("[]"), int(port))
+        holder = ports.holder(host, port)
         raise StartError(f"cannot bind {address}: the port is held by {holder}") from error

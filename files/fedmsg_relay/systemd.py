@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterator
 
 
 def notify(*assignments: str) -> bool:
@@ -36,3 +37,28 @@ def watchdog_interval() -> float | None:
     if microseconds <= 0 or for_pid != os.getpid():
         return None
     return microseconds / 2_000_000
+
+
+def passed_sockets() -> Iterator[tuple[str, int]]:
+    """Address, `tcp://host:port` with a numeric host, and descriptor of each TCP socket that a
+    socket unit listens on for us, by the protocol of sd_listen_fds(3). For one call at the start:
+    children are not told of them.
+    """
+    for_pid, number = os.environ.pop("LISTEN_PID", ""), os.environ.pop("LISTEN_FDS", "")
+    os.environ.pop("LISTEN_FDNAMES", None)
+    if for_pid != str(os.getpid()) or not number.isdigit():
+        return
+    for fd in range(3, 3 + int(number)):
+        os.set_inheritable(fd, False)
+        os.set_blocking(fd, False)  # libzmq accepts whenever there may be a connection
+        try:
+            listening = socket.socket(fileno=fd)
+        except OSError:
+            continue
+        try:
+            family, name = listening.family, listening.getsockname()
+        finally:
+            listening.detach()
+        if family in (socket.AF_INET, socket.AF_INET6):
+            host = f"[{name[0]}]" if ":" in name[0] else name[0]
+            yield f"tcp://{host}:{name[1]}", fd

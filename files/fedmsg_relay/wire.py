@@ -47,12 +47,14 @@ class Checked(NamedTuple):
     """What to do with one message: emit `frames`, or drop it if that is None.
 
     `cause` says why it was dropped or what was repaired and is None for a message left untouched.
-    `topic` is the sender's, undecodable bytes escaped, for the log.
+    `topic` is the sender's, undecodable bytes escaped, for the log. `msg_id` is that of what goes
+    out, with what cannot be encoded (half of a surrogate pair) escaped.
     """
 
     frames: list[bytes] | None
     cause: str | None
     topic: str
+    msg_id: str = ""
 
 
 class Checker:
@@ -98,28 +100,31 @@ class Checker:
             return self._wrapped(topic_text, topic, text.strip(), UNREADABLE)
         bad = [key for key, is_good in _NEEDED.items() if not is_good(parsed.get(key))]
         if not bad:
-            return Checked(frames, None, topic_text)
+            return Checked(frames, None, topic_text, _encodable(parsed["msg_id"]))
         if any(key in parsed for key in _SIGNED):
             # A signed message cannot be completed: any key that is added breaks its signature.
             return self._wrapped(topic_text, topic, text.strip())
         # Only what is there and unusable is replaced; the rest stays, digit for digit.
         members = {key: raw for key, raw in _members(text) if key not in bad}
         cause = BAD_TIMESTAMP if "timestamp" in bad and "timestamp" in parsed else NO_KEYS
-        return Checked([topic, self._encoded(members)], cause, topic_text)
+        return self._repaired(topic_text, topic, members, cause)
 
     def _wrapped(self, topic_text: str, topic: bytes, raw: str, cause: str = WRAPPED) -> Checked:
         members = {"topic": json.dumps(topic_text), "msg": raw}
-        return Checked([topic, self._encoded(members)], cause, topic_text)
+        return self._repaired(topic_text, topic, members, cause)
 
-    def _encoded(self, members: dict[str, str]) -> bytes:
+    def _repaired(
+        self, topic_text: str, topic: bytes, members: dict[str, str], cause: str
+    ) -> Checked:
         """A JSON object of raw `members`, with every standard key that is missing filled in."""
         self._filled_in += 1
         standard = message.build("", None, self._filled_in)
         for key, value in standard.items():
             members.setdefault(key, message.dumps(value))
-        return "{{{}}}".format(
+        body = "{{{}}}".format(
             ",".join(f"{json.dumps(key)}:{raw}" for key, raw in sorted(members.items()))
         ).encode()
+        return Checked([topic, body], cause, topic_text, _encodable(json.loads(members["msg_id"])))
 
 
 def _is_usable(timestamp: Any) -> bool:
@@ -179,6 +184,10 @@ def _skip_blanks(text: str, position: int) -> int:
     while text[position] in " \t\n\r":
         position += 1
     return position
+
+
+def _encodable(text: str) -> str:
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 def _shown(topic: bytes) -> str:

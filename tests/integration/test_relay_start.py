@@ -210,11 +210,11 @@ def test_outbound_is_bound_first_and_then_soon_inbound(bus: Bus) -> None:
     bus.configure("z", post_init_sleep=5, zmq_reconnect_ivl_max=3000)
     relay = bus.relay(ready=False)
     relay.wait_for_line("outbound: listeners connect to")
-    assert "inbound:" not in relay.output
     bound = time.monotonic()
     relay.wait_for_line("inbound: scripts connect to")
     # Upstream leaves scripts without an address for a whole second here.
-    assert 0.05 < time.monotonic() - bound < 0.5
+    assert time.monotonic() - bound < 0.5
+    assert relay.output.index("outbound: ") < relay.output.index("inbound: ")
     assert "ready" not in relay.output
 
 
@@ -244,12 +244,12 @@ def test_what_is_held_has_a_bound(bus: Bus, context: zmq.Context[Any]) -> None:
     relay.wait_for_line("1 now")
     sender = Sender(context, bus.inbound)
     body = json.dumps({"topic": "t", "timestamp": 1, "msg_id": "x" * (8 << 20)}).encode()
-    for _ in range(7):
+    for _ in range(4):
         sender.send(b"t", body)
     assert not receiving.socket.poll(500)  # it holds them; absence can only be waited for
     for _ in range(2):
         sender.send(b"t", body)
-    for _ in range(9):
+    for _ in range(6):
         assert receiving.receive()[1] == body
     assert "ready" not in relay.output
 

@@ -1,0 +1,57 @@
+"""The account of every message: counted by what became of it, and logged within reason."""
+
+from __future__ import annotations
+
+import logging
+
+from . import log
+from .counts import Counts, RateLimit
+from .monitoring import Monitoring
+from .wire import INTERNAL_ERROR, Checked
+
+SUMMARY_PERIOD = 60.0  # seconds
+
+logger = logging.getLogger(log.NAME)
+
+
+class Account:
+    """`counts` are since the start, those of `monitoring` since its last frame."""
+
+    def __init__(self, monitoring: Monitoring) -> None:
+        self.counts = Counts()
+        self._monitoring = monitoring
+        self._summarised = Counts()
+        self._warnings = RateLimit(period=SUMMARY_PERIOD)
+
+    def enter(self, checked: Checked, seconds: float) -> None:
+        """Enter one message of the inbound side, and how long it took."""
+        self._monitoring.headcount += 1
+        self._monitoring.times.append(seconds)
+        if checked.cause is None:
+            self.counts.untouched += 1
+            return
+        verb = "dropped" if checked.frames is None else "repaired"
+        counter = self.counts.dropped if checked.frames is None else self.counts.repaired
+        counter[checked.cause] += 1
+        if self._warnings.allows(checked.cause):
+            # %a: a topic is the sender's text, and must not be able to forge a line of this log.
+            more = "; more of these are only counted" * self._warnings.is_last(checked.cause)
+            logger.warning("%s: %s, topic %.200a%s", verb, checked.cause, checked.topic, more)
+
+    def enter_submitted(self) -> None:
+        """Enter one message of the submit side that has been emitted."""
+        self._monitoring.headcount += 1
+        self.counts.untouched += 1
+
+    def enter_internal_error(self) -> None:
+        """Say what is being handled: called from an `except` clause."""
+        self._monitoring.exceptions += 1
+        if self._warnings.allows(INTERNAL_ERROR):
+            logger.exception(INTERNAL_ERROR)
+
+    def summarise(self, listeners: int) -> None:
+        """Log what came since the last time, if anything did."""
+        latest = self.counts.since(self._summarised)
+        if latest.received:
+            logger.info("since the last summary: %s, %d listeners", latest, listeners)
+        self._summarised = self.counts.copy()

@@ -1,0 +1,492 @@
+"""The journal: the relay's durable, bounded history of what it relayed, in one SQLite file.
+
+Each message has a sequence number, `seq`: consecutive, and never used again. The oldest messages go
+first, always, so that what is stored is one unbroken run of them, in the order they were received.
+Everything below counts on that: a position in time is found by halving, and pages by subtraction.
+
+The file is written by one thread of the relay, and read by others at the same time (SQLite's WAL
+mode). It is private to the user it belongs to.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from array import array
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+from .errors import FedmsgRelayError
+
+# In the header of the file: whose it is, and which of our schemas.
+APPLICATION_ID = 0x66656465  # "fede"
+SCHEMA_VERSION = 1
+SCHEMA = (
+    "CREATE TABLE message (seq INTEGER PRIMARY KEY AUTOINCREMENT, received REAL NOT NULL,"
+    " topic TEXT NOT NULL, msg_id TEXT NOT NULL, body BLOB NOT NULL)",
+    "CREATE INDEX message_msg_id ON message (msg_id)",
+    "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
+)
+
+# Rows that one INSERT takes. Every step of SQLite gives the interpreter's lock away and has to get
+# it back from the thread of the sockets, which under load takes milliseconds each time. A smaller
+# rest goes by halves of this, so that there are few different statements, all of them prepared.
+ROWS_A_STATEMENT = 256
+
+# Rows deleted at once, at most: about a tenth of a second.
+TRIMMED_AT_ONCE = 20_000
+
+# Free pages given back at once to the file system, where the file is larger than its bound.
+GIVEN_BACK_AT_ONCE = 500
+
+# Bytes a row takes in the file beside its columns, index included, and what a page holds.
+ROW_OVERHEAD = 64
+PAGE = 4096
+
+# A file up to this size, in bytes, is checked whole when it is opened; in a larger one damage is
+# met when the damaged part is.
+CHECKED_WHOLE = 32 << 20
+
+# Pages in the write-ahead log before they are copied into the file, and the bytes it keeps then.
+CHECKPOINT_PAGES = 4000
+WAL_BYTES = 64 << 20
+
+# Seconds to wait for another process that holds the file, such as somebody's sqlite3.
+BUSY = 5.0
+
+
+class JournalError(FedmsgRelayError):
+    """The journal cannot be opened, written or read: the text says why. Nothing was stored."""
+
+
+class Row(NamedTuple):
+    """What is journaled of a message. `received` is in seconds since 1970."""
+
+    received: float
+    topic: str
+    msg_id: str
+    body: bytes
+
+
+class Stored(NamedTuple):
+    """A message of the journal; `received` never decreases as `seq` grows."""
+
+    seq: int
+    received: float
+    topic: str
+    msg_id: str
+    body: bytes
+
+
+class Journal:
+    """The journal as the relay writes it. One thread at a time may use an instance.
+
+    `max_age` is in seconds, `max_bytes` bounds the file; the write-ahead log beside it takes up to
+    WAL_BYTES more. The newest message stays, however large. Both bounds hold again after each
+    `append`, unless more than TRIMMED_AT_ONCE rows were over them: then after some more, or `trim`.
+
+    A file that is damaged, of another program or of a newer version is moved aside, with a line in
+    `moved_aside`, and a new one is started. Raises JournalError when that cannot be, either.
+    """
+
+    def __init__(self, path: str, max_age: float, max_bytes: int) -> None:
+        self.path = path
+        self.moved_aside: str | None = None
+        self._max_age = max_age
+        self._max_bytes = max_bytes
+        # Of the message stored last, even if it has been trimmed since; 0 if there was none.
+        self.last_seq = 0
+        self._last_received = 0.0
+        with _errors(path):
+            try:
+                self._open()
+            except (_Unusable, sqlite3.DatabaseError) as error:
+                if not _is_damage(error):
+                    raise
+                self.moved_aside = f"{self._move_aside(error)}, started a new one"
+                self._open()
+
+    def append(self, rows: Sequence[Row]) -> list[int]:
+        """Store `rows` in one transaction, on disk when this returns. Returns their seqs.
+
+        A `received` before that of the row stored last becomes the same: a clock that was set back
+        must not hide messages from whoever asks for all since some moment. Raises JournalError;
+        nothing of `rows` is stored then.
+        """
+        if not rows:
+            return []
+        received = self._last_received
+        parameters: list[object] = []
+        incoming = 0
+        for row in rows:
+            received = max(received, row.received)
+            msg_id = _storable(row.msg_id)
+            parameters += (received, _storable(row.topic), msg_id, row.body)
+            incoming += _bytes_in_file(row)
+        with self._transaction():
+            self._make_room(rows[-1].received, incoming, TRIMMED_AT_ONCE)
+            last = self._insert(parameters)
+            # `incoming` is an estimate; nearly always there is nothing left to do here.
+            self._make_room(rows[-1].received, 0, TRIMMED_AT_ONCE)
+        self._last_received = received
+        self.last_seq = last
+        return list(range(last - len(rows) + 1, last + 1))
+
+    def find(self, msg_ids: Sequence[str]) -> dict[str, int]:
+        """The first seq of each of `msg_ids` that is stored. Raises JournalError."""
+        with self._errors():
+            return _find(self._db, msg_ids)
+
+    def trim(self, now: float, most: int = TRIMMED_AT_ONCE) -> int:
+        """Delete what is over the bounds, at most `most` rows. Returns how many.
+
+        Raises JournalError.
+        """
+        with self._transaction():
+            return self._make_room(now, 0, most)
+
+    def remember(self, key: str, value: str) -> None:
+        """Keep `value` under `key`, on disk when this returns. Raises JournalError."""
+        with self._transaction():
+            self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+    def recall(self, key: str) -> str | None:
+        """What was last remembered under `key`. Raises JournalError."""
+        with self._errors():
+            found = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchall()
+        return str(found[0][0]) if found else None
+
+    def is_replaced(self) -> bool:
+        """Whether the path leads to another file by now, or to none: open a new Journal then."""
+        return _identity(self.path) != self._identity
+
+    def check_writable(self) -> None:
+        """Write something small to the disk. Raises JournalError."""
+        self.remember("checked", f"{time.time():.3f}")
+
+    def close(self) -> None:
+        """Close the file. What was appended is on disk already, so this raises nothing."""
+        with suppress(sqlite3.Error):
+            self._db.close()
+
+    def _open(self) -> None:
+        if not os.path.exists(self.path):
+            # SQLite gives the files beside it the same mode. A file that is there is not opened
+            # here: closing it again would take back the locks of this process's other connections.
+            os.close(os.open(self.path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+        elif not os.path.isfile(self.path):
+            raise JournalError(f"journal: {self.path} is not a file")
+        self._db = sqlite3.connect(
+            self.path, timeout=BUSY, isolation_level=None, check_same_thread=False
+        )
+        try:
+            self._set_up()
+            self._identity = _identity(self.path)
+            self.last_seq = self._value("SELECT seq FROM sqlite_sequence WHERE name = 'message'", 0)
+            self._last_received = self._value(
+                "SELECT received FROM message ORDER BY seq DESC LIMIT 1", 0.0
+            )
+        except BaseException:
+            self.close()
+            raise
+
+    def _set_up(self) -> None:
+        found = {row[0] for row in self._db.execute("SELECT sql FROM sqlite_master") if row[0]}
+        # SQLite's own, made by AUTOINCREMENT.
+        found.discard("CREATE TABLE sqlite_sequence(name,seq)")
+        application = self._value("PRAGMA application_id")
+        version = self._value("PRAGMA user_version")
+        is_new = not found and not application and not version
+        if not is_new:
+            if application != APPLICATION_ID:
+                raise _Unusable("it belongs to another program")
+            if version != SCHEMA_VERSION or found != set(SCHEMA):
+                raise _Unusable(f"its schema is version {version}, this needs {SCHEMA_VERSION}")
+            if os.path.getsize(self.path) <= CHECKED_WHOLE:
+                verdict = self._value("PRAGMA quick_check(1)")
+                if verdict != "ok":
+                    raise _Unusable(str(verdict).replace("\n", " "))
+        # Before anything is in the file, or they have no effect.
+        self._db.execute(f"PRAGMA page_size = {PAGE}")
+        self._db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        mode = self._value("PRAGMA journal_mode = WAL")
+        if mode != "wal":
+            raise JournalError(f"journal: {self.path}: its file system has no shared memory maps")
+        self._db.execute("PRAGMA synchronous = FULL")
+        self._db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+        self._db.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
+        self._db.execute("PRAGMA cache_size = -16384")  # KiB
+        # Debian's SQLite overwrites what is deleted with zeros: twice the writing.
+        self._db.execute("PRAGMA secure_delete = OFF")
+        if is_new:
+            with self._transaction():
+                for statement in SCHEMA:
+                    self._db.execute(statement)
+                self._db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+                self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+    def _insert(self, parameters: list[object]) -> int:
+        """Insert rows of four parameters each. Returns the seq of the last."""
+        done, last, count = 0, 0, ROWS_A_STATEMENT
+        while done < len(parameters):
+            while 4 * count > len(parameters) - done:
+                count //= 2
+            values = ", ".join(["(?, ?, ?, ?)"] * count)
+            cursor = self._db.execute(
+                f"INSERT INTO message (received, topic, msg_id, body) VALUES {values}",
+                parameters[done : done + 4 * count],
+            )
+            last = cursor.lastrowid or 0
+            done += 4 * count
+        return last
+
+    def _make_room(self, now: float, incoming: int, most: int) -> int:
+        """Delete what is too old, and what is too much once `incoming` bytes are added."""
+        removed = self._remove_expired(now - self._max_age, most)
+        while removed < most:
+            excess = self._used_bytes() + incoming - self._max_bytes
+            count = self._remove_bytes(excess, most - removed) if excess > 0 else 0
+            if not count:
+                break
+            removed += count
+        # Free pages are used again before the file grows: this is for a bound that was lowered.
+        surplus = self._value("PRAGMA page_count") - self._max_bytes // PAGE
+        free = self._value("PRAGMA freelist_count")
+        for _ in range(min(surplus, free, GIVEN_BACK_AT_ONCE)):
+            # One at a time: Python's module leaves this statement after its first step.
+            self._db.execute("PRAGMA incremental_vacuum(1)")
+        return removed
+
+    def _remove_expired(self, before: float, most: int) -> int:
+        oldest = self._value("SELECT received FROM message ORDER BY seq LIMIT 1")
+        if oldest is None or oldest >= before or most <= 0:
+            return 0
+        return self._remove_to(
+            "SELECT max(seq) FROM (SELECT seq, received FROM message ORDER BY seq LIMIT ?)"
+            " WHERE received < ?",
+            (most, before),
+        )
+
+    def _remove_bytes(self, excess: int, most: int) -> int:
+        """Delete about so many bytes of the oldest rows, one at least, and never the newest."""
+        return self._remove_to(
+            "SELECT coalesce(min(seq) FILTER (WHERE total >= ?), max(seq)) FROM ("
+            " SELECT seq, sum(size) OVER (ORDER BY seq) AS total FROM ("
+            f" SELECT seq, length(topic) + 2 * length(msg_id) + length(body) + {ROW_OVERHEAD}"
+            " AS size FROM message WHERE seq < (SELECT max(seq) FROM message)"
+            " ORDER BY seq LIMIT ?))",
+            (excess, most),
+        )
+
+    def _remove_to(self, chosen: str, parameters: tuple[object, ...]) -> int:
+        seq = self._value(chosen, None, parameters)
+        if seq is None:
+            return 0
+        return self._db.execute("DELETE FROM message WHERE seq <= ?", (seq,)).rowcount
+
+    def _used_bytes(self) -> int:
+        used = self._value("PRAGMA page_count") - self._value("PRAGMA freelist_count")
+        return int(used) * PAGE
+
+    def _value(self, query: str, default: Any = None, parameters: tuple[object, ...] = ()) -> Any:
+        # To the end, and not just one row: a statement that is not at its end goes on reading.
+        found = self._db.execute(query, parameters).fetchall()
+        return found[0][0] if found else default
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._errors():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                with suppress(sqlite3.Error):  # a full disk has rolled it back already
+                    self._db.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Raise JournalError for SQLite's errors. A file that proves damaged is moved aside."""
+        with _errors(self.path):
+            try:
+                yield
+            except sqlite3.DatabaseError as error:
+                if _is_damage(error) and not self.is_replaced():
+                    self.close()
+                    raise JournalError(self._move_aside(error)) from error
+                raise
+
+    def _move_aside(self, reason: Exception) -> str:
+        stem = f"{self.path}.broken-{time.strftime('%Y%m%dT%H%M%S')}"
+        target, count = stem, 1
+        while os.path.lexists(target):
+            count += 1
+            target = f"{stem}-{count}"
+        for suffix in ("-wal", "-shm"):  # first, or a new journal could take them for its own
+            with suppress(FileNotFoundError):
+                os.rename(self.path + suffix, target + suffix)
+        os.rename(self.path, target)
+        return f"journal: {self.path} is not a usable journal ({reason}): moved to {target}"
+
+
+class JournalReader:
+    """The journal as everybody else reads it: read-only, and never long.
+
+    No statement is left unfinished: one that is would keep the write-ahead log from being reset,
+    and so let it grow. Every method raises JournalError.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        with _errors(path):
+            if not os.path.exists(path):
+                raise JournalError(f"journal: there is no file {path}")
+            self._identity = _identity(path)
+            self._db = sqlite3.connect(
+                f"file:{quote(path)}?mode=ro",
+                uri=True,
+                timeout=BUSY,
+                isolation_level=None,
+                check_same_thread=False,
+            )
+            try:
+                self._db.execute("PRAGMA query_only = ON")
+                if self._rows("PRAGMA application_id") != [(APPLICATION_ID,)]:
+                    raise JournalError(f"journal: {path} is not a journal")
+            except BaseException:
+                self._db.close()
+                raise
+
+    def bounds(self) -> tuple[int, int]:
+        """The first and the last seq there is; `(1, 0)` when there is none."""
+        found = self._rows(
+            "SELECT (SELECT min(seq) FROM message), (SELECT max(seq) FROM message)",
+        )
+        first, last = found[0]
+        return (1, 0) if first is None else (int(first), int(last))
+
+    def first_from(self, received: float) -> int:
+        """The first seq received at that moment or later; one past the last when there is none."""
+        first, last = self.bounds()
+        low, high = first, last + 1
+        while low < high:
+            middle = (low + high) // 2
+            at = self._rows("SELECT received FROM message WHERE seq >= ? LIMIT 1", middle)
+            if at and at[0][0] < received:
+                low = middle + 1
+            else:
+                high = middle
+        return low
+
+    def get(self, seq: int) -> Stored | None:
+        """One message, or None if it is gone by now."""
+        found = self._rows(
+            "SELECT seq, received, topic, msg_id, body FROM message WHERE seq = ?", seq
+        )
+        return Stored(*found[0]) if found else None
+
+    def find(self, msg_ids: Sequence[str]) -> dict[str, int]:
+        """The first seq of each of `msg_ids` that is stored."""
+        with _errors(self.path):
+            return _find(self._db, msg_ids)
+
+    def oldest(self) -> float | None:
+        """When the oldest message was received, in seconds since 1970."""
+        found = self._rows("SELECT received FROM message ORDER BY seq LIMIT 1")
+        return float(found[0][0]) if found else None
+
+    def search(
+        self, first: int, last: int, topics: Sequence[str], containing: Sequence[bytes]
+    ) -> array[int]:
+        """The seqs from `first` to `last`, both included, by what a quick look at them says.
+
+        The topic is one of `topics`, the body has one of `containing` in it; an empty sequence
+        lets all through. Meant for a limited stretch at a time: SQLite reads all of it.
+        """
+        query = "SELECT seq FROM message WHERE seq BETWEEN ? AND ?"
+        parameters: list[object] = [first, last]
+        if topics:
+            query += f" AND topic IN ({', '.join('?' * len(topics))})"
+            parameters += map(_storable, topics)
+        if containing:
+            query += f" AND ({' OR '.join(['instr(body, ?)'] * len(containing))})"
+            parameters += containing
+        return array("q", (row[0] for row in self._rows(f"{query} ORDER BY seq", *parameters)))
+
+    def is_replaced(self) -> bool:
+        """Whether the path leads to another file by now, or to none: open a new one then."""
+        return _identity(self.path) != self._identity
+
+    def close(self) -> None:
+        """Close the file."""
+        with suppress(sqlite3.Error):
+            self._db.close()
+
+    def _rows(self, query: str, *parameters: object) -> list[Any]:
+        with _errors(self.path):
+            return self._db.execute(query, parameters).fetchall()
+
+
+class _Unusable(Exception):
+    """The file is not a journal of ours."""
+
+
+def _find(db: sqlite3.Connection, msg_ids: Sequence[str]) -> dict[str, int]:
+    stored = {_storable(msg_id): msg_id for msg_id in msg_ids}
+    asked = list(stored)
+    found: dict[str, int] = {}
+    for start in range(0, len(asked), ROWS_A_STATEMENT):
+        some = asked[start : start + ROWS_A_STATEMENT]
+        # Filled up to a power of two, for few different statements.
+        size = 1 << (len(some) - 1).bit_length()
+        some += some[:1] * (size - len(some))
+        rows = db.execute(
+            "SELECT msg_id, min(seq) FROM message"
+            f" WHERE msg_id IN ({', '.join('?' * size)}) GROUP BY msg_id",
+            some,
+        ).fetchall()
+        found.update((stored[msg_id], seq) for msg_id, seq in rows)
+    return found
+
+
+def _storable(text: str) -> str:
+    """`text` as SQLite takes it. JSON may hold half of a surrogate pair, and UTF-8 may not."""
+    if text.isascii():
+        return text
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _bytes_in_file(row: Row) -> int:
+    """What a row takes in the file, rather too much: a page has room for whole rows only."""
+    size = len(row.body) + len(row.topic) + 2 * len(row.msg_id) + ROW_OVERHEAD
+    if size > PAGE // 2:
+        return (size // PAGE + 1) * PAGE
+    return size * 5 // 4
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _is_damage(error: Exception) -> bool:
+    # SQLITE_CORRUPT and SQLITE_NOTADB have no class of their own in Python, and their codes only
+    # from 3.11 on; all that a full disk or missing rights cause is an OperationalError.
+    return isinstance(error, _Unusable) or type(error) is sqlite3.DatabaseError
+
+
+@contextmanager
+def _errors(path: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise JournalError(f"journal: {path}: {error.strerror}") from error
+    except (sqlite3.Error, sqlite3.Warning, OverflowError) as error:
+        raise JournalError(f"journal: {path}: {error}") from error

@@ -1,0 +1,283 @@
+"""The outbound side: emit to every listener, hold at the start, and part with those that stall.
+
+libzmq queues for each listener. Left to itself it either throws away in silence what does not fit
+a queue, or refuses every message while one queue is full. Here it refuses (XPUB_NODROP); then the
+listener that is farthest behind is found by what its kernel has acknowledged, and its connection
+is cut. It connects again by itself, with an empty queue, and what it has missed is in the backlog.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter, deque
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+import zmq
+
+from . import log, sockets
+from .config import Config
+from .listeners import Emitted, Listener, Listeners
+
+# What may wait for one listener: messages, unless `high_water_mark` says otherwise, and bytes. The
+# same bounds for what is held for all of them at the start.
+QUEUE_MESSAGES = 50_000
+QUEUE_BYTES = 40 << 20
+
+# Bytes. Listeners send nothing else than topics to subscribe to.
+LARGEST_SUBSCRIPTION = 1 << 20
+
+# Seconds. A full queue may be about to empty, and a listener that is cut off takes a moment to go.
+# Together they are what one stalled listener may ever cost the others.
+PATIENCE = 0.02
+PARTING = 0.05
+
+# Seconds from one look at all listeners to the next, and without progress until it is said.
+SURVEY_PERIOD = 0.5
+STALLED = 5.0
+# Bytes emitted after which a look is due in any case.
+SURVEY_BYTES = 4 << 20
+
+# Seconds for the attempt to connect, beside the longest pause between two of them.
+HOLD_MARGIN = 0.3
+HOLD_LEAST = 2.0
+HOLD_LONGEST = 30.0
+
+# Listeners that were cut off, for the metrics.
+REMEMBERED = 50
+
+UNKNOWN = "unknown"
+
+logger = logging.getLogger(log.NAME)
+
+
+@dataclass
+class Slow:
+    """A listener that is behind. Times are Unix time; `cut` is None for one that only stalls."""
+
+    address: str
+    since: float
+    cut: float | None
+    missed: int
+    exact: bool = False
+
+
+@dataclass
+class _Absent:
+    """A listener that was cut off and is not back: it misses all that is emitted meanwhile."""
+
+    host: str
+    slow: Slow
+    emitted: int  # messages when it was last reckoned up
+
+
+class Outbound:
+    """The XPUB socket and those who listen there. `open()` binds, `release()` ends the hold."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], config: Config) -> None:
+        self._config = config
+        self.socket = sockets.make(context, zmq.XPUB, config)
+        self.socket.setsockopt(zmq.MAXMSGSIZE, LARGEST_SUBSCRIPTION)
+        queue_length = config["high_water_mark"] or QUEUE_MESSAGES
+        self.socket.setsockopt(zmq.SNDHWM, queue_length)
+        self.socket.setsockopt(zmq.XPUB_NODROP, 1)
+        self.emitted = Emitted()
+        self.listeners = Listeners(self.socket, self.emitted, queue_length)
+        self.cut_off: deque[Slow] = deque(maxlen=REMEMBERED)
+        self.missed = 0
+        self._absent: list[_Absent] = []
+        self._stalled: dict[str, Slow] = {}
+        self._surveyed_bytes = 0
+        self._held: deque[list[bytes]] | None = deque()
+        self._held_bytes = 0
+        self._absence = sockets.longest_absence(config) + HOLD_MARGIN
+        self._started = time.monotonic()
+        self._expected: Counter[str] | None = None
+
+    # Emission.
+
+    def emit(self, frames: list[bytes]) -> None:
+        """Send `[topic, body]` to all listeners, or keep it until `release()`."""
+        if self._held is None:
+            self._send(frames)
+            return
+        self._held.append(frames)
+        self._held_bytes += len(frames[0]) + len(frames[1])
+        if len(self._held) >= QUEUE_MESSAGES or self._held_bytes >= QUEUE_BYTES:
+            logger.warning("hold: given up early, %d messages were held", len(self._held))
+            self.release()
+
+    def _send(self, frames: list[bytes]) -> None:
+        try:
+            self.socket.send_multipart(frames, zmq.NOBLOCK)
+        except zmq.Again:
+            self._make_room(frames)
+        self.emitted.add(len(frames[0]), len(frames[1]))
+        if self.emitted.bytes - self._surveyed_bytes > SURVEY_BYTES:
+            self.survey()
+
+    def _make_room(self, frames: list[bytes]) -> None:
+        """Send what a full queue refused; cut off whoever stands in the way."""
+        if self._sent_within(PATIENCE, frames):
+            return
+        self.listeners.survey()
+        in_the_way = [listener for listener in self.listeners if not listener.idle]
+        in_the_way.sort(key=self.listeners.behind, reverse=True)
+        for listener in in_the_way:
+            self._part_with(listener)
+            if self._sent_within(PARTING, frames):
+                return
+        # Somebody has a full queue and is none of those we know: rather its loss than everybody's.
+        self.missed += 1
+        if not self.cut_off or self.cut_off[-1].address != UNKNOWN:
+            logger.error("listener unknown: its queue is full, it misses messages from now on")
+            self.cut_off.append(Slow(UNKNOWN, time.time(), time.time(), 0, exact=True))
+        self.cut_off[-1].missed += 1
+        self.socket.setsockopt(zmq.XPUB_NODROP, 0)
+        self.socket.send_multipart(frames, zmq.NOBLOCK)
+        self.socket.setsockopt(zmq.XPUB_NODROP, 1)
+
+    def _sent_within(self, seconds: float, frames: list[bytes]) -> bool:
+        end = time.monotonic() + seconds
+        while True:
+            try:
+                self.socket.send_multipart(frames, zmq.NOBLOCK)
+                return True
+            except zmq.Again:
+                if time.monotonic() > end:
+                    return False
+                time.sleep(0.001)
+
+    def _part_with(self, listener: Listener) -> None:
+        messages, size = self.listeners.behind(listener)
+        if not self.listeners.cut(listener):
+            return
+        self._stalled.pop(listener.address, None)
+        self.missed += messages
+        slow = Slow(listener.address, listener.since, time.time(), messages)
+        self.cut_off.append(slow)
+        self._absent.append(_Absent(listener.host, slow, self.emitted.messages))
+        del self._absent[:-REMEMBERED]
+        logger.warning(
+            "listener %s too slow, cut off: took nothing since %s, at most %d messages (%d KiB)"
+            " did not reach it",
+            listener.address, _clock(listener.since), messages, size >> 10,
+        )  # fmt: skip
+
+    # Who is there, and who is behind.
+
+    def changes(self) -> Iterator[str]:
+        """Take in who came and who went, as lines for the log."""
+        for listener, came in self.listeners.changes():
+            word = "connected" if came else "disconnected"
+            yield f"listener {listener.address} {word}, {len(self.listeners)} now"
+            if came:
+                yield from self._back(listener)
+
+    def _back(self, listener: Listener) -> Iterator[str]:
+        # By its host: a connection has no other name that it keeps.
+        absent = next((found for found in self._absent if found.host == listener.host), None)
+        if absent is None:
+            return
+        self._reckon(absent)
+        self._absent.remove(absent)
+        slow = absent.slow
+        yield (
+            f"listener {listener.address} is back, cut off as {slow.address}: missed at most"
+            f" {slow.missed} messages since {_clock(slow.since)};"
+            f" backlog: /raw?order=asc&start={int(slow.since)}"
+        )
+
+    def _reckon(self, absent: _Absent) -> None:
+        more = self.emitted.messages - absent.emitted
+        absent.emitted += more
+        absent.slow.missed += more
+        self.missed += more
+
+    def survey(self) -> None:
+        """Look how far each listener is; part with one for which too many bytes wait."""
+        for absent in self._absent:
+            self._reckon(absent)
+        self._surveyed_bytes = self.emitted.bytes
+        self.listeners.survey()
+        now = time.time()
+        stalled: dict[str, Slow] = {}
+        for listener in self.listeners:
+            if listener.idle:
+                continue
+            messages, size = self.listeners.behind(listener)
+            # Of one that takes some topics only, others' bytes are in `size`, too.
+            is_stuck = listener.takes_all or now - listener.since > SURVEY_PERIOD
+            if size > QUEUE_BYTES and is_stuck:
+                self._part_with(listener)
+            elif now - listener.since > STALLED:
+                stalled[listener.address] = Slow(listener.address, listener.since, None, messages)
+                if listener.address not in self._stalled:
+                    logger.warning(
+                        "listener %s takes nothing since %s, at most %d messages wait for it",
+                        listener.address, _clock(listener.since), messages,
+                    )  # fmt: skip
+        for address in self._stalled.keys() - stalled.keys():
+            logger.info("listener %s is no longer stalled", address)
+        self._stalled = stalled
+
+    def slow(self) -> list[dict[str, object]]:
+        """Those who stall and those who were cut off, for health and metrics."""
+        return [asdict(found) for found in [*self._stalled.values(), *self.cut_off]]
+
+    # The hold at the start.
+
+    @property
+    def held(self) -> int:
+        """Messages that are held."""
+        return len(self._held or ())
+
+    def expect(self, hosts: dict[str, int] | None) -> None:
+        """The connections by host to wait for: those the relay had before it was restarted."""
+        self._expected = None if hosts is None else Counter(hosts)
+
+    def release_is_due(self) -> bool:
+        """Whether the listeners of before are back, or have had all the time they get."""
+        waited = time.monotonic() - self._started
+        if self._expected is None:
+            # Nobody knows who was there: all who were have tried by then.
+            return waited >= min(self._absence, self._longest_hold())
+        if not self._expected - self.listeners.hosts():
+            return True
+        return waited >= self._longest_hold()
+
+    def _longest_hold(self) -> float:
+        configured = self._config["relay_hold_max"]
+        if configured is not None:
+            return float(configured)
+        return min(max(HOLD_LEAST, self._absence), HOLD_LONGEST)
+
+    def release(self) -> None:
+        """Emit what was held, and hold nothing from now on."""
+        held, self._held = self._held or deque(), None
+        while held:
+            self._send(held.popleft())
+
+    def close(self) -> None:
+        """Close; waits `zmq_linger` milliseconds for listeners to take what is queued.
+
+        Not for those that take nothing: they would keep the relay from being back soon.
+        """
+        self.listeners.survey()
+        stalled = time.time() - SURVEY_PERIOD
+        for listener in self.listeners:
+            if not listener.idle and listener.since < stalled:
+                self._part_with(listener)
+        # A connection that is about to end when its socket is closed is lingered for all the same.
+        end = time.monotonic() + PARTING
+        while any(listener.is_cut for listener in self.listeners) and time.monotonic() < end:
+            self.socket.poll(1)
+            for _ in self.listeners.changes():
+                pass
+        self.listeners.close()
+        self.socket.close(linger=self._config["zmq_linger"])
+
+
+def _clock(moment: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment))

@@ -1,0 +1,366 @@
+"""The journal beside the bus: a thread that writes, one that looks up, and queues to both.
+
+The thread that owns the sockets never waits for a disk. It hands rows and questions over, and polls
+`wakeup` for what came of them. A journal that cannot be written stops nothing: rows wait, up to a
+bound, and are written once that is possible again.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Union
+
+from . import log
+from .config import Config
+from .journal import Journal, JournalError, JournalReader, Row
+
+# Bytes of rows that may wait for the disk. At 10,000 small messages a second this is some seconds.
+WAITING_BYTES = 32 << 20
+# A row's share of that beside its body: the objects it is made of.
+ROW_BYTES = 400
+
+# One transaction: a bound on how long the next one has to wait, and on its memory.
+GROUP_ROWS = 5_000
+GROUP_BYTES = 8 << 20
+
+# Seconds. Legacy messages are not waited for by anybody, so a group is gathered for so long; and
+# so long it takes from one attempt at a journal that cannot be written to the next.
+GATHER = 0.01
+RETRY = 1.0
+
+# Seconds that `close()` gives the disk.
+CLOSE = 5.0
+
+# Set by the relay, asked for at the next start.
+LISTENERS = "listeners"
+
+logger = logging.getLogger(log.NAME)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The journal is open. `listeners`: connections by host when it was last written."""
+
+    listeners: dict[str, int] | None
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Rows that are on disk now: their keys and seqs."""
+
+    seqs: list[tuple[str, int]]
+
+
+@dataclass(frozen=True)
+class NotStored:
+    """Rows that are not on disk, because of `error`. If `kept`, they will be stored later."""
+
+    keys: list[str]
+    error: str
+    kept: bool = True
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was asked for: a seq for each msg_id that is in the journal, None for the others."""
+
+    seqs: dict[str, int | None]
+
+
+@dataclass(frozen=True)
+class NotFound:
+    """What was asked for cannot be answered, because of `error`."""
+
+    msg_ids: list[str]
+    error: str
+
+
+# Python 3.9 has no `|` between classes outside of annotations.
+Result = Union[Opened, Stored, NotStored, Found, NotFound]
+
+
+@dataclass
+class State:
+    """For health and metrics. `state` is none, opening, ok or failing, `since` in Unix time."""
+
+    state: str = "opening"
+    error: str | None = None
+    since: float | None = None
+    last_seq: int = 0
+    written: int = 0
+    unjournaled: int = 0
+
+
+@dataclass
+class _Group:
+    rows: list[Row] = field(default_factory=list)
+    keys: list[str | None] = field(default_factory=list)
+    bytes: int = 0
+
+    def is_full(self) -> bool:
+        return len(self.rows) >= GROUP_ROWS or self.bytes >= GROUP_BYTES
+
+
+class Recorder:
+    """The journal of one relay. All methods are for the thread of the sockets, and none waits."""
+
+    def __init__(self, config: Config) -> None:
+        self._path = config["relay_journal"]
+        self._max_age = config["relay_journal_max_age"]
+        self._max_bytes = config["relay_journal_max_bytes"]
+        self.state = State()
+        self._added_bytes = 0  # written by the thread of the sockets alone,
+        self._done_bytes = 0  # and this by the writer: neither needs a lock
+        self._rows: deque[tuple[Row, str | None]] = deque()
+        self._questions: deque[str] = deque()
+        self._remembered: dict[str, str] = {}
+        self._results: deque[Result] = deque()
+        self._more = threading.Event()
+        self._hurry = threading.Event()
+        self._asked = threading.Event()
+        self._readable = threading.Event()
+        self._end = threading.Event()
+        self._opened = False
+        self.wakeup, self._waker = socket.socketpair()
+        for end in (self.wakeup, self._waker):
+            end.setblocking(False)
+        # Daemons: a disk that never answers must not keep the process from ending.
+        self._writer = threading.Thread(target=self._write, name="journal", daemon=True)
+        self._finder = threading.Thread(target=self._find, name="journal-lookup", daemon=True)
+
+    def open(self) -> None:
+        """Start. An `Opened` follows once the file is open."""
+        self._writer.start()
+        self._finder.start()
+
+    @property
+    def waiting(self) -> int:
+        """Rows that wait for the disk."""
+        return len(self._rows)
+
+    @property
+    def waiting_bytes(self) -> int:
+        return self._added_bytes - self._done_bytes
+
+    @property
+    def refusal(self) -> str | None:
+        """Why nothing can be acknowledged at present, or None."""
+        if self.state.state == "failing":
+            return f"the journal cannot be written: {self.state.error}"
+        if self.waiting_bytes > WAITING_BYTES:
+            return f"the journal is {self.waiting_bytes >> 20} MiB behind"
+        return None
+
+    def add(self, row: Row, key: str | None = None) -> bool:
+        """Have a row written. With `key`, a Stored or NotStored follows, and it is not delayed.
+
+        False, and counted, if too much is waiting already: the row will be missing from the
+        backlog.
+        """
+        if key is None and self.waiting_bytes > WAITING_BYTES:
+            self.state.unjournaled += 1
+            return False
+        self._added_bytes += len(row.body) + ROW_BYTES
+        self._rows.append((row, key))
+        if key is not None:
+            self._hurry.set()
+        if not self._more.is_set():
+            self._more.set()
+        return True
+
+    def ask(self, msg_id: str) -> None:
+        """Look a msg_id up. A Found or NotFound follows."""
+        self._questions.append(msg_id)
+        self._asked.set()
+
+    def remember(self, listeners: dict[str, int]) -> None:
+        """Keep this for the `Opened` of the next start."""
+        self._remembered[LISTENERS] = json.dumps(listeners)
+        self._more.set()
+
+    def results(self) -> Iterable[Result]:
+        """What has come of `add` and `ask`. Call when `wakeup` can be read from."""
+        try:
+            while self.wakeup.recv(4096):
+                pass
+        except BlockingIOError:
+            pass
+        while self._results:
+            yield self._results.popleft()
+
+    def close(self) -> None:
+        """Write what is waiting, for CLOSE seconds at most. Waits for it."""
+        for event in (self._end, self._more, self._hurry, self._asked, self._readable):
+            event.set()
+        if self._writer.is_alive():
+            self._writer.join(CLOSE)
+            self._finder.join(CLOSE if not self._writer.is_alive() else 0)
+        if self._rows:
+            logger.error("journal: %d messages were not written before the end", len(self._rows))
+
+    def _tell(self, result: Result) -> None:
+        self._results.append(result)
+        with suppress(OSError):  # full: it will be woken anyway
+            self._waker.send(b"\0")
+
+    # The writer's thread.
+
+    def _write(self) -> None:
+        journal: Journal | None = None
+        group = _Group()
+        while True:
+            try:
+                journal = journal or self._open_journal()
+                if not group.rows:
+                    group = self._gather()
+                if self._remembered:
+                    key, value = self._remembered.popitem()
+                    journal.remember(key, value)
+                if group.rows:
+                    self._store(journal, group)
+                    group = _Group()
+                elif journal.is_replaced():
+                    raise JournalError(f"{self._path} was removed or replaced")
+                elif self.state.state == "failing":
+                    journal.check_writable()
+                self._recovered(journal)
+                if self._end.is_set() and not self._rows:
+                    journal.close()
+                    return
+            except Exception as error:
+                self._failed(error, group)
+                _close(journal)
+                journal = None
+                if self._end.wait(RETRY):
+                    return
+
+    def _open_journal(self) -> Journal:
+        journal = Journal(self._path, self._max_age, self._max_bytes)
+        if journal.moved_aside:
+            logger.error("%s", journal.moved_aside)
+        self.state.last_seq = journal.last_seq
+        if not self._opened:
+            self._opened = True
+            self._tell(Opened(_listeners_from(journal.recall(LISTENERS))))
+        self._readable.set()
+        return journal
+
+    def _gather(self) -> _Group:
+        """The rows of the next transaction: none if there are none for a second."""
+        if not self._rows and not self._end.is_set():
+            self._more.wait(1.0)
+        if self._rows and len(self._rows) < GROUP_ROWS:
+            self._hurry.wait(GATHER)
+        # In this order: whoever adds a row now finds the events cleared, and sets them.
+        self._more.clear()
+        self._hurry.clear()
+        group = _Group()
+        while self._rows and not group.is_full():
+            row, key = self._rows.popleft()
+            group.rows.append(row)
+            group.keys.append(key)
+            group.bytes += len(row.body) + ROW_BYTES
+        if self._rows:  # more than one group's worth: the next one is due at once
+            self._more.set()
+            self._hurry.set()
+        return group
+
+    def _store(self, journal: Journal, group: _Group) -> None:
+        try:
+            seqs = journal.append(group.rows)
+        except JournalError:
+            raise
+        except Exception:  # a bug, and not the disk: one bad row must not hold up all the others
+            logger.exception("journal: a group could not be written, its rows are taken singly")
+            seqs = self._store_singly(journal, group)
+        self._done_bytes += group.bytes
+        self.state.written += len(seqs)
+        self.state.last_seq = journal.last_seq
+        stored = [(key, seq) for key, seq in zip(group.keys, seqs) if key is not None]
+        if stored:
+            self._tell(Stored(stored))
+
+    def _store_singly(self, journal: Journal, group: _Group) -> list[int]:
+        seqs, rows, keys = [], [], []
+        for row, key in zip(group.rows, group.keys):
+            try:
+                seqs += journal.append([row])
+            except JournalError:
+                raise
+            except Exception as error:
+                self.state.unjournaled += 1
+                if key is not None:
+                    self._tell(NotStored([key], f"{type(error).__name__}: {error}", kept=False))
+            else:
+                rows.append(row)
+                keys.append(key)
+        group.rows, group.keys = rows, keys
+        return seqs
+
+    def _recovered(self, journal: Journal) -> None:
+        if self.state.state == "failing":
+            waited = time.time() - (self.state.since or 0)
+            logger.warning(
+                "journal: written again after %.0f s, %d messages are missing from it so far",
+                waited, self.state.unjournaled,
+            )  # fmt: skip
+        if self.state.state != "ok":
+            self.state.state, self.state.error, self.state.since = "ok", None, None
+
+    def _failed(self, error: Exception, group: _Group) -> None:
+        """Say so once, and tell those who wait. The rows are kept for the next attempt."""
+        text = str(error) if isinstance(error, JournalError) else f"{type(error).__name__}: {error}"
+        if self.state.state != "failing":
+            self.state.since = time.time()
+            logger.error("%s; no message is acknowledged until it can be written", text)
+        self.state.error = text
+        self.state.state = "failing"
+        keys = [key for key in group.keys if key is not None]
+        if keys:
+            # Once is enough: `Stored` follows, if only for those who ask again.
+            self._tell(NotStored(keys, text))
+
+    # The thread that looks up.
+
+    def _find(self) -> None:
+        reader: JournalReader | None = None
+        self._readable.wait()
+        while not self._end.is_set():
+            self._asked.wait()
+            self._asked.clear()
+            while self._questions and not self._end.is_set():
+                # In order, which is that of their emission.
+                asked = [self._questions.popleft() for _ in range(len(self._questions))]
+                try:
+                    reader = reader or JournalReader(self._path)
+                    seqs = reader.find(asked)
+                    self._tell(Found({msg_id: seqs.get(msg_id) for msg_id in asked}))
+                except Exception as error:
+                    _close(reader)
+                    reader = None
+                    self._tell(NotFound(asked, str(error)))
+        _close(reader)
+
+
+def _listeners_from(text: str | None) -> dict[str, int] | None:
+    try:
+        found: Any = json.loads(text or "null")
+        return {str(host): int(number) for host, number in found.items()}
+    except (ValueError, TypeError, AttributeError):
+        return None
+
+
+def _close(connection: Journal | JournalReader | None) -> None:
+    if connection is not None:
+        try:
+            connection.close()
+        except Exception as error:
+            logger.debug("journal: %s", error)

@@ -1,0 +1,35 @@
+"""What the relay says of itself, for health and metrics: one JSON object a second."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import asdict
+
+from . import __version__
+from .counts import Counts
+from .outbound import Outbound
+from .recorder import Recorder, State
+from .submit import Submit, SubmitCounts
+
+
+def collect(
+    counts: Counts, submit: Submit | None, recorder: Recorder | None, outbound: Outbound
+) -> dict[str, object]:
+    """Counts since the start, times in Unix time. Read by fedmsg_relay.health and metrics."""
+    submits = submit.counts if submit is not None else SubmitCounts()
+    journal = asdict(recorder.state if recorder is not None else State(state="none"))
+    journal["waiting"] = recorder.waiting if recorder is not None else 0
+    journal["waiting_bytes"] = recorder.waiting_bytes if recorder is not None else 0
+    return {
+        "now": time.time(),
+        "pid": os.getpid(),
+        "version": __version__,
+        "counts": asdict(counts),
+        "submit": {**asdict(submits), "pending": len(submit) if submit is not None else 0},
+        "journal": journal,
+        "listeners": len(outbound.listeners),
+        "held": outbound.held,
+        "missed": outbound.missed,
+        "slow_listeners": outbound.slow(),
+    }

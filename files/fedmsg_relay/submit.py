@@ -1,0 +1,225 @@
+"""The submit address: messages that are acknowledged once they are on disk.
+
+A request is `[..., b"", topic, body]`, REQ or DEALER to ROUTER. The reply, one JSON object in
+UTF-8, follows the same envelope: `{"ok": true, "seq": 17, "msg_id": "..."}`, or `{"ok": false,
+"error": "...", "retry": true}`. See docs/protocol.adoc.
+
+A message takes these steps, and is in `_pending` from the first to the last: its msg_id is looked
+up in the journal; if it is new, it is emitted; it is written; the reply goes out. So it is relayed
+once, however often it is submitted, unless the relay is killed between emitting and writing it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Callable
+
+import zmq
+
+from . import log, sockets
+from .config import Config
+from .counts import RateLimit
+from .journal import Row
+from .recorder import Found, NotFound, NotStored, Recorder, Result, Stored
+from .wire import INTERNAL_ERROR, Checked
+
+# Messages taken, and not yet answered, before the next one is left in its sender's queue.
+PENDING_MESSAGES = 10_000
+PENDING_BYTES = 32 << 20
+
+# Messages taken in one turn of the loop: inbound must have its turn every few milliseconds.
+BATCH = 200
+
+# Senders that may wait for one and the same message.
+WAITERS = 100
+
+NOT_A_REQUEST = "not a request"
+NOT_COMPLETE = "not a complete message"
+LOOKUP = "the journal cannot be read"
+
+logger = logging.getLogger(log.NAME)
+
+
+@dataclass
+class SubmitCounts:
+    """Since the start: `accepted` were relayed, of these and of `duplicate` the sender knows."""
+
+    accepted: int = 0
+    duplicate: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass
+class _Pending:
+    row: Row
+    frames: list[bytes]
+    waiting: list[list[bytes]]  # envelopes, each beginning with the routing id of its sender
+
+
+class Submit:
+    """The ROUTER socket of one relay. `emit` sends `[topic, body]` to the listeners."""
+
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        config: Config,
+        recorder: Recorder,
+        check: Callable[[list[bytes]], Checked],
+        emit: Callable[[list[bytes]], None],
+    ) -> None:
+        self.socket = sockets.make(context, zmq.ROUTER, config)
+        # As for inbound: what is a little too large gets an answer.
+        self.socket.setsockopt(zmq.MAXMSGSIZE, 2 * config["relay_max_message_bytes"])
+        # A sender that does not read its replies has them dropped, and harms nobody.
+        self.socket.setsockopt(zmq.SNDTIMEO, 0)
+        self.counts = SubmitCounts()
+        self._recorder = recorder
+        self._check = check
+        self._emit = emit
+        self._pending: dict[str, _Pending] = {}
+        self._pending_bytes = 0
+        self._warnings = RateLimit()
+
+    def __len__(self) -> int:
+        """Messages that are taken and not yet answered or on disk."""
+        return len(self._pending)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no request should be read for now: they wait at their senders."""
+        return len(self._pending) >= PENDING_MESSAGES or self._pending_bytes >= PENDING_BYTES
+
+    def receive(self) -> None:
+        """Take requests, as many as there are and may be. Never waits."""
+        for _ in range(BATCH):
+            if self.is_full:
+                return
+            try:
+                frames = self.socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            self._request(frames)
+
+    def take(self, result: Result) -> None:
+        """Go on with what the journal has answered."""
+        if isinstance(result, Found):
+            for msg_id, seq in result.seqs.items():
+                self._found(msg_id, seq)
+        elif isinstance(result, NotFound):
+            for msg_id in result.msg_ids:
+                self._refuse_pending(msg_id, LOOKUP, f"{LOOKUP}: {result.error}", retry=True)
+        elif isinstance(result, Stored):
+            for msg_id, seq in result.seqs:
+                pending = self._forget(msg_id)
+                self._acknowledge(pending.waiting, msg_id, seq)
+        elif isinstance(result, NotStored):
+            for msg_id in result.keys:
+                if not result.kept:
+                    self._refuse_pending(msg_id, INTERNAL_ERROR, result.error, retry=False)
+                    continue
+                # It stays pending: it has been emitted, and must not be once more. The row is kept
+                # and will be on disk when the message is submitted again, or soon after.
+                pending = self._pending[msg_id]
+                waiting, pending.waiting = pending.waiting, []
+                for envelope in waiting:
+                    self._refuse(envelope, "journal", result.error, True, msg_id)
+
+    def _request(self, frames: list[bytes]) -> None:
+        try:
+            delimiter = frames.index(b"", 1)
+        except ValueError:
+            self._refuse(frames[:1], NOT_A_REQUEST, "no empty frame before the topic", False)
+            return
+        envelope, parts = frames[:delimiter], frames[delimiter + 1 :]
+        if len(parts) != 2:
+            text = f"{len(parts)} frames follow the empty one, not a topic and a body"
+            self._refuse(envelope, NOT_A_REQUEST, text, False)
+            return
+        try:
+            checked = self._check(parts)
+        except Exception:
+            logger.exception(INTERNAL_ERROR)
+            self._refuse(envelope, INTERNAL_ERROR, INTERNAL_ERROR, False)
+            return
+        if checked.frames is None:
+            self._refuse(envelope, checked.cause or "", checked.cause or "", False)
+        elif checked.cause is not None:
+            # Legacy senders have it repaired: nobody would tell them. These are told.
+            text = f"{NOT_COMPLETE} (inbound would repair it: {checked.cause})"
+            self._refuse(envelope, NOT_COMPLETE, text, False, topic=checked.topic)
+        else:
+            self._submit(envelope, checked)
+
+    def _submit(self, envelope: list[bytes], checked: Checked) -> None:
+        msg_id, frames = checked.msg_id, checked.frames or []
+        error = self._recorder.refusal
+        if error is not None:
+            self._refuse(envelope, "journal", error, True, msg_id, checked.topic)
+            return
+        pending = self._pending.get(msg_id)
+        if pending is not None:
+            if len(pending.waiting) < WAITERS:
+                pending.waiting.append(envelope)
+            self.counts.duplicate += 1
+            return
+        row = Row(time.time(), checked.topic, msg_id, frames[1])
+        self._pending[msg_id] = _Pending(row, frames, [envelope])
+        self._pending_bytes += len(row.body)
+        self._recorder.ask(msg_id)
+
+    def _found(self, msg_id: str, seq: int | None) -> None:
+        pending = self._pending[msg_id]
+        if seq is not None:
+            self.counts.duplicate += 1
+            self._forget(msg_id)
+            self._acknowledge(pending.waiting, msg_id, seq)
+            return
+        self._emit(pending.frames)
+        self.counts.accepted += 1
+        self._recorder.add(pending.row, key=msg_id)
+
+    def _refuse_pending(self, msg_id: str, cause: str, error: str, retry: bool) -> None:
+        for envelope in self._forget(msg_id).waiting:
+            self._refuse(envelope, cause, error, retry, msg_id)
+
+    def _forget(self, msg_id: str) -> _Pending:
+        pending = self._pending.pop(msg_id)
+        self._pending_bytes -= len(pending.row.body)
+        return pending
+
+    def _acknowledge(self, waiting: list[list[bytes]], msg_id: str, seq: int) -> None:
+        reply = json.dumps({"ok": True, "seq": seq, "msg_id": msg_id}).encode()
+        for envelope in waiting:
+            self._reply(envelope, reply)
+
+    def _refuse(
+        self,
+        envelope: list[bytes],
+        cause: str,
+        error: str,
+        retry: bool,
+        msg_id: str | None = None,
+        topic: str = "",
+    ) -> None:
+        self.counts.refused[cause] += 1
+        if self._warnings.allows(cause):
+            more = "; more of these are only counted" * self._warnings.is_last(cause)
+            logger.warning("refused: %s, topic %.200a%s", error, topic, more)
+        answer = {"ok": False, "error": error, "retry": retry}
+        if msg_id is not None:
+            answer["msg_id"] = msg_id
+        self._reply(envelope, json.dumps(answer).encode())
+
+    def _reply(self, envelope: list[bytes], reply: bytes) -> None:
+        try:
+            self.socket.send_multipart([*envelope, b"", reply], zmq.NOBLOCK)
+        except zmq.ZMQError as error:  # it does not read, or has gone: it will submit again
+            logger.debug("submit: a reply was not sent: %s", error)
+
+    def close(self) -> None:
+        """Close; what is still pending is not acknowledged, and its sender will submit it again."""
+        self.socket.close(linger=500)

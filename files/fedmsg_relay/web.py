@@ -1,0 +1,124 @@
+"""The process that answers HTTP, seen from the relay: backlog, health, metrics.
+
+It is a process of its own so that no request, however slow, large or hostile, takes time from the
+thread of the sockets: Python runs one thread of a process at a time. It gets the bound sockets, so
+that an address that is taken stops the relay loudly, and on its standard input, once a second, what
+the relay says of itself. The end of that is its end, even if the relay is killed.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import socket
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from . import endpoints, log, ports
+from .errors import StartError
+
+MODULE = "fedmsg_relay.backlog"
+
+# Seconds between two attempts to start it, and that it gets to end.
+RESTART = 5.0
+END = 1.0
+
+# Bytes of state that may wait for a child that does not read.
+UNREAD = 1 << 16
+
+logger = logging.getLogger(log.NAME)
+
+
+class Web:
+    """The child of one relay. Without addresses there is none."""
+
+    def __init__(self, addresses: list[str], journal: str | None) -> None:
+        self._addresses = addresses
+        self._journal = journal
+        self._sockets: list[socket.socket] = []
+        self._child: subprocess.Popen[bytes] | None = None
+        self._unsent = b""
+        self._started = 0.0
+
+    def open(self) -> None:
+        """Bind, and start the child. Raises StartError."""
+        self._sockets = [_bound(address) for address in self._addresses]
+        if self._sockets:
+            self._start()
+
+    def tell(self, state: dict[str, object]) -> None:
+        """Pass the relay's state on; start the child anew if it has ended. Never waits."""
+        if self._child is None:
+            return
+        if self._child.poll() is not None:
+            if time.monotonic() - self._started < RESTART:
+                return
+            logger.error("http: ended with status %s, started again", self._child.returncode)
+            self._close_pipe()
+            self._start()
+        if len(self._unsent) < UNREAD:
+            self._unsent += json.dumps(state).encode() + b"\n"
+        assert self._child.stdin is not None
+        try:
+            written = os.write(self._child.stdin.fileno(), self._unsent)
+            self._unsent = self._unsent[written:]
+        except OSError:  # full, or it has just ended
+            pass
+
+    def close(self) -> None:
+        """Tell the child to end. Waits END seconds at most."""
+        for bound in self._sockets:
+            bound.close()
+        if self._child is None:
+            return
+        self._close_pipe()
+        try:
+            self._child.wait(END)
+        except subprocess.TimeoutExpired:
+            self._child.kill()
+            self._child.wait(END)
+
+    def _start(self) -> None:
+        fds = [bound.fileno() for bound in self._sockets]
+        journal = [] if self._journal is None else ["--journal", self._journal]
+        command = [sys.executable, "-m", MODULE, *journal, *map(str, fds)]
+        paths = [str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
+        self._unsent = b""
+        self._started = time.monotonic()
+        self._child = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            pass_fds=fds,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
+        )
+        assert self._child.stdin is not None
+        os.set_blocking(self._child.stdin.fileno(), False)
+
+    def _close_pipe(self) -> None:
+        assert self._child is not None and self._child.stdin is not None
+        with suppress(OSError):
+            self._child.stdin.close()
+
+
+def _bound(address: str) -> socket.socket:
+    host, port = endpoints.split(address)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(("" if host == "*" else host, port))
+        bound.listen(128)
+    except OSError as error:
+        bound.close()
+        holder = (
+            f": the port is held by {ports.holder(host, port)}"
+            if error.errno == errno.EADDRINUSE
+            else ""
+        )
+        raise StartError(f"relay_http: cannot bind {address}{holder or f': {error}'}") from error
+    return bound
