@@ -2,7 +2,7 @@
 SHELL := bash
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit integration peer molecule docs clean
+.PHONY: help demo test lint unit integration peer molecule delivery docs clean
 
 RUN := tools/setup/run
 # A part of the tests, a file or a name: make unit ARGS="-k wire", make molecule SCENARIO=default
@@ -17,7 +17,7 @@ demo: ## boot three hosts, deploy to them, send messages and show them arrive
 	@$(RUN) tools/demo
 
 test: ## run lint, unit, integration, peer and molecule, then show one summary
-	@tools/setup/packages venv lint docs hosts
+	@tools/setup/packages venv lint faults docs hosts
 	@tools/test lint unit integration peer molecule
 
 lint: ## check the code, the Ansible content, the shell scripts and the documents
@@ -28,6 +28,7 @@ unit: ## test the modules
 	@$(RUN) python -m pytest tests/unit $(ARGS)
 
 integration: ## test the programs as processes on this machine
+	@tools/setup/packages venv faults
 	@$(RUN) python -m pytest tests/integration $(ARGS)
 
 peer: ## test the programs together with upstream's fedmsg
@@ -37,6 +38,9 @@ peer: ## test the programs together with upstream's fedmsg
 molecule: ## test the roles on real systemd hosts
 	@tools/setup/packages venv hosts
 	@$(RUN) tools/molecule $(SCENARIO)
+
+delivery: ## measure the figures of docs/delivery.adoc anew
+	@$(RUN) tools/delivery
 
 docs: ## render docs/*.adoc to build/docs
 	@tools/setup/packages docs

@@ -43,15 +43,15 @@ NAME = "fedmsg-relay"
 # Messages relayed before timers, signals and listeners get their turn: some tens of milliseconds.
 BATCH = 1000
 
-# Messages taken from one publisher ahead of their turn. A PUB socket of libzmq's own defaults throws
-# away what does not fit its queue of 1,000, so there is room for a burst.
+# Messages taken from one publisher ahead of their turn. A PUB socket that is left as it is made
+# throws away what does not fit its queue of 1,000, so there is room for a burst.
 INBOUND_QUEUE = 10_000
 
 # Connections the kernel keeps for us while we do not accept: a hundred scripts may start at once.
 LISTEN_BACKLOG = 4096
 
 # Seconds. On stop, silence for QUIET means that all that was sent has arrived; STOP bounds it.
-QUIET = 0.1
+QUIET = 0.05
 STOP = 10.0
 
 STATUS_PERIOD = 5.0
@@ -110,8 +110,9 @@ class Relay:
         self._loop.on_input(self._inbound, self._relay_batch)
         self._bind(self._inbound, "inbound: scripts", self._addresses.inbound, passed)
         if self._recorder is not None and self._addresses.submit:
-            parts = (self._recorder, self._checker.check, self._emit_submitted)
+            parts = (self._recorder, self._checker.check, self._outbound.emit)
             self._submit = Submit(self._context, self._config, *parts)
+            self._submit.on_emitted = self._account.enter_submitted
             self._loop.on_input(self._submit.socket, self._receive_submits)
             self._bind(self._submit.socket, "submit: publishers", self._addresses.submit, passed)
         for address, fd in passed.items():
@@ -184,10 +185,6 @@ class Relay:
             self._account.enter(checked, time.perf_counter() - started)
         return BATCH
 
-    def _emit_submitted(self, frames: list[bytes]) -> None:
-        self._outbound.emit(frames)
-        self._account.enter_submitted()
-
     def _receive_submits(self) -> None:
         if self._submit is not None:
             self._submit.receive()
@@ -216,12 +213,15 @@ class Relay:
         before = seen = self._account.counts.received
         now = quiet_since = time.monotonic()
         end = now + STOP
-        while now < end and (now < quiet_since + QUIET or self._submit):
-            self._loop.turn(QUIET)
+        while now < end and (now < quiet_since + QUIET or self._acknowledgements_are_due()):
+            self._loop.turn(max(0.0, quiet_since + QUIET - now))
             now = time.monotonic()
             if self._account.counts.received != seen:
                 seen, quiet_since = self._account.counts.received, now
         logger.info("stopping: %d messages drained", seen - before)
+
+    def _acknowledgements_are_due(self) -> bool:
+        return bool(self._submit and self._recorder and self._recorder.refusal is None)
 
     def _bind(
         self,

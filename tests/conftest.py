@@ -256,6 +256,19 @@ class Submitter:
 
 
 @pytest.fixture
+def figure() -> Callable[[str, object], None]:
+    """Give a figure of docs/delivery.adoc, `figure("restart-lost", 0)`; see tools/delivery."""
+
+    def give(name: str, value: object) -> None:
+        print(f"figure: {name} {value}")
+        if "FEDMSG_FIGURES" in os.environ:
+            with open(os.environ["FEDMSG_FIGURES"], "a", encoding="utf-8") as figures:
+                figures.write(f"{name} {value}\n")
+
+    return give
+
+
+@pytest.fixture
 def context() -> Iterator[zmq.Context[Any]]:
     made = zmq.Context()
     yield made

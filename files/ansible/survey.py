@@ -6,13 +6,18 @@ answers. All keys of the request are optional:
     packages   names             -> packages_missing: those that are not installed
     files      path to {content or link, mode}
                                  -> files_differing: those that are missing or different
-    directories path to mode     -> directories_differing: those that are missing or different
-    names      host names        -> names: {name: {addresses, local, loopback, error}}
-    ports      numbers           -> listeners: who listens there,
-                                    [{port, address, process, said}]
+    directories path to "mode owner"
+                                 -> directories_differing: those that are missing or different
+    names      host names        -> names: {name: {addresses, local, loopback, error}}; local are
+                                    those addresses that are this machine's
+    addresses  host:port, with or without tcp://
+                                 -> listeners: who listens there already, or on all addresses,
+                                    {address: [{process, said}]}; for what systemd holds itself
+                                    the process is the socket unit
     units      name to paths     -> units: {name: {state, enabled, outdated}}: ActiveState or
-                                    "missing", whether it starts at boot, and one of those *.py and
-                                    *.service files that were written after it started
+                                    "missing", whether it starts at boot, and one of those Python
+                                    and unit files that were written after it started
+    spool      a directory       -> spool: {waiting, failed}: how many messages
 
 and always: user (whether the user fedmsg exists), config_directory (whether /etc/fedmsg.d does),
 epel_missing (EL only: no repository offers python3-pyzmq).
@@ -37,6 +42,9 @@ LOCAL_PACKAGES = next(
     (path for path in site.getsitepackages() if path.startswith("/usr/local/")), "/usr/local/lib"
 )
 
+WILDCARDS = ("0.0.0.0", "::")
+LOADED = (".py", ".service", ".socket", ".path", ".timer")
+
 
 def main() -> None:
     request = json.load(sys.stdin)
@@ -48,14 +56,15 @@ def main() -> None:
                 path for path, file in request.get("files", {}).items() if differs(path, file)
             ],
             "directories_differing": [
-                path for path, mode in request.get("directories", {}).items()
-                if not os.path.isdir(path) or stat.S_IMODE(os.stat(path).st_mode) != int(mode, 8)
+                path for path, wanted in request.get("directories", {}).items()
+                if mode_and_owner(path) != wanted
             ],
             "names": {name: resolved(name) for name in request.get("names", [])},
-            "listeners": list(listeners(set(request.get("ports", [])))),
+            "listeners": listeners(request.get("addresses", [])),
             "units": {
                 name: unit(name, paths) for name, paths in request.get("units", {}).items()
             },
+            "spool": spooled(request["spool"]) if "spool" in request else {},
             "user": user_exists("fedmsg"),
             "config_directory": os.path.isdir("/etc/fedmsg.d"),
             "epel_missing": "python3-pyzmq" in missing and not offered("python3-pyzmq"),
@@ -102,17 +111,26 @@ def differs(path: str, file: dict[str, str]) -> bool:
         return True
 
 
+def mode_and_owner(directory: str) -> str:
+    try:
+        found = os.lstat(directory)
+        owner = pwd.getpwuid(found.st_uid).pw_name
+    except (OSError, KeyError):
+        return ""
+    return f"{stat.S_IMODE(found.st_mode):04o} {owner}" if stat.S_ISDIR(found.st_mode) else ""
+
+
 def resolved(name: str) -> dict[str, Any]:
     """The addresses that libzmq will use: IPv4 or, where there are none, IPv6."""
     try:
         found = socket.getaddrinfo(name.strip("[]"), None, type=socket.SOCK_STREAM)
     except OSError as error:
-        return {"addresses": [], "local": False, "loopback": False, "error": error.strerror}
+        return {"addresses": [], "local": [], "loopback": False, "error": error.strerror}
     four = [str(entry[4][0]) for entry in found if entry[0] == socket.AF_INET]
-    addresses = four or [str(entry[4][0]) for entry in found]
+    addresses = sorted(set(four or [str(entry[4][0]) for entry in found]))
     return {
-        "addresses": sorted(set(addresses)),
-        "local": any(map(is_local, addresses)),
+        "addresses": addresses,
+        "local": [address for address in addresses if is_local(address)],
         "loopback": all(ipaddress.ip_address(a.partition("%")[0]).is_loopback for a in addresses),
         "error": "",
     }
@@ -129,7 +147,21 @@ def is_local(address: str) -> bool:
     return True
 
 
-def listeners(ports: set[int]) -> Iterator[dict[str, Any]]:
+def listeners(addresses: list[str]) -> dict[str, list[dict[str, str]]]:
+    """Who holds each address, or its port on all addresses of the machine."""
+    wanted = {text: text.rpartition("//")[2].rpartition(":") for text in addresses}
+    holding = list(listening({int(port) for _, _, port in wanted.values()}))
+    found = {}
+    for text, (host, _, port) in wanted.items():
+        clashing = [*resolved(host)["addresses"], *WILDCARDS]
+        found[text] = [
+            holder for address, at, holder in holding if at == int(port) and address in clashing
+        ]
+    return found
+
+
+def listening(ports: set[int]) -> Iterator[tuple[str, int, dict[str, str]]]:
+    """Address, port and holder of every socket that listens on one of the ports."""
     owners: Optional[dict[str, tuple[int, str]]] = None
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         if not os.path.exists(table):
@@ -137,18 +169,29 @@ def listeners(ports: set[int]) -> Iterator[dict[str, Any]]:
         with open(table, encoding="ascii") as lines:
             entries = [line.split() for line in lines][1:]
         for entry in entries:
-            digits, _, port = entry[1].partition(":")
-            if entry[3] != "0A" or int(port, 16) not in ports:  # 0A: listening
+            digits, _, hexadecimal = entry[1].partition(":")
+            address, port = address_of(digits), int(hexadecimal, 16)
+            if entry[3] != "0A" or port not in ports:  # 0A: listening
                 continue
             if owners is None:
                 owners = socket_owners()
             pid, process = owners.get(entry[9], (0, "unknown"))
-            yield {
-                "port": int(port, 16),
-                "address": address_of(digits),
-                "process": process,
-                "said": f"port {int(port, 16)} is held by process {pid} ({process})",
-            }
+            who = f"process {pid} ({process})"
+            if pid == 1:
+                process = socket_unit(address, port)
+                who = f"systemd ({process})"
+            yield address, port, {"process": process, "said": f"port {port} is held by {who}"}
+
+
+def socket_unit(address: str, port: int) -> str:
+    """The socket unit whose address this is."""
+    text = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+    shown = output_of(["systemctl", "show", "--property=Id,Listen", "*.socket"]) or ""
+    for unit_shown in shown.split("\n\n"):
+        lines = unit_shown.splitlines()
+        if any(line == f"Listen={text} (Stream)" for line in lines):
+            return next(line[len("Id=") :] for line in lines if line.startswith("Id="))
+    return "systemd"
 
 
 def address_of(digits: str) -> str:
@@ -158,7 +201,10 @@ def address_of(digits: str) -> str:
 
 
 def socket_owners() -> dict[str, tuple[int, str]]:
-    """Inode of every open socket to (pid, process name) of one process that has it."""
+    """Inode of every open socket to (pid, process name) of one process that has it.
+
+    systemd keeps the sockets that it hands to services: it is named where no other has the socket.
+    """
     owners: dict[str, tuple[int, str]] = {}
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
@@ -166,15 +212,18 @@ def socket_owners() -> dict[str, tuple[int, str]]:
                 process = comm.read().strip()
             for entry in os.scandir(f"/proc/{pid}/fd"):
                 target = os.readlink(entry.path)
-                if target.startswith("socket:["):
-                    owners[target[len("socket:[") : -1]] = (int(pid), process)
+                inode = target[len("socket:[") : -1]
+                if target.startswith("socket:[") and owners.get(inode, (1, ""))[0] == 1:
+                    owners[inode] = (int(pid), process)
         except OSError:  # gone meanwhile
             continue
     return owners
 
 
 def unit(name: str, paths: list[str]) -> dict[str, Any]:
-    properties = "LoadState,ActiveState,UnitFileState,ExecMainStartTimestamp"
+    # A service has read its files by the time it is active; it was started before.
+    since = "ExecMainStartTimestamp" if name.endswith(".service") else "ActiveEnterTimestamp"
+    properties = f"LoadState,ActiveState,UnitFileState,{since}"
     command = ["systemctl", "show", "--timestamp=us+utc", f"--property={properties}", name]
     found = dict(line.split("=", 1) for line in (output_of(command) or "").splitlines())
     if found.get("LoadState") != "loaded":
@@ -183,7 +232,7 @@ def unit(name: str, paths: list[str]) -> dict[str, Any]:
     return {
         "state": found["ActiveState"],
         "enabled": found["UnitFileState"] == "enabled",
-        "outdated": newer(seconds(found["ExecMainStartTimestamp"]), paths) if active else "",
+        "outdated": newer(seconds(found[since]), paths) if active else "",
     }
 
 
@@ -195,7 +244,7 @@ def seconds(timestamp: str) -> float:
 
 
 def newer(since: float, paths: list[str]) -> str:
-    """A *.py or *.service file in or below `paths` that was written after `since`, or "".
+    """A Python or unit file in or below `paths` that was written after `since`, or "".
 
     By the time of the status change: `cp -p` and packages carry the modification's over. Other
     files do not count: Python has its caches beside the program, editors theirs beside the config.
@@ -203,10 +252,23 @@ def newer(since: float, paths: list[str]) -> str:
     for path in paths:
         below = (os.path.join(where, n) for where, _, names in os.walk(path) for n in names)
         for file in [path, *below]:
-            counts = file.endswith((".py", ".service")) and os.path.isfile(file)
+            counts = file.endswith(LOADED) and os.path.isfile(file)
             if counts and os.stat(file).st_ctime > since:
                 return file
     return ""
+
+
+def spooled(directory: str) -> dict[str, int]:
+    failed = listed(os.path.join(directory, "failed"))
+    return {
+        "waiting": sum(name != "failed" for name in listed(directory)),
+        "failed": sum(not name.endswith(".reason") for name in failed),
+    }
+
+
+def listed(directory: str) -> list[str]:
+    names = os.listdir(directory) if os.path.isdir(directory) else []
+    return [name for name in names if not name.startswith(".")]
 
 
 def user_exists(name: str) -> bool:

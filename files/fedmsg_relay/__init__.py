@@ -10,6 +10,7 @@ from typing import Any
 __version__ = "0.1.0"
 __all__ = [
     "ConfigError",
+    "MessageRefused",
     "MessageTooLarge",
     "PublishError",
     "SigningError",
@@ -23,6 +24,7 @@ _FROM = {
     "init": "api",
     "destroy": "api",
     "PublishError": "errors",
+    "MessageRefused": "errors",
     "MessageTooLarge": "errors",
     "SigningError": "errors",
     "ConfigError": "errors",

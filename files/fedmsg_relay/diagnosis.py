@@ -3,11 +3,33 @@
 from __future__ import annotations
 
 import socket
+import threading
+import time
 
 from . import endpoints
 from .errors import ConfigError
 
-TRY_FOR = 0.3  # seconds
+# Seconds: for a connection; and for all that is asked about several endpoints, since looking up
+# names takes many seconds where the name service is what has failed.
+TRY_FOR = 0.3
+TRY_ALL_FOR = 1.0
+
+
+def why_no_answers(texts: list[str]) -> dict[str, str]:
+    """`why_no_answer` of each endpoint, all asked at the same time and within TRY_ALL_FOR."""
+    found = dict.fromkeys(texts, "its name cannot be looked up, the name service does not answer")
+
+    def ask(text: str) -> None:
+        found[text] = why_no_answer(text)
+
+    # Daemons: the process may end while one of them still waits for the name service.
+    threads = [threading.Thread(target=ask, args=(text,), daemon=True) for text in texts]
+    for thread in threads:
+        thread.start()
+    end = time.monotonic() + TRY_ALL_FOR
+    for thread in threads:
+        thread.join(max(0.0, end - time.monotonic()))
+    return dict(found)
 
 
 def why_no_answer(text: str) -> str:

@@ -16,11 +16,19 @@ class StartError(FedmsgRelayError):
 
 
 class PublishError(FedmsgRelayError):
-    """A message could not be handed to any relay. It is not on the bus."""
+    """A message was neither taken by a relay nor spooled. It will not reach the bus."""
 
 
-class MessageTooLarge(PublishError):
+class MessageRefused(PublishError):
     """No relay would let this message through, now or later. Others may go through."""
+
+
+class MessageTooLarge(MessageRefused):
+    """It has more bytes than relays let through."""
+
+
+class SpoolError(FedmsgRelayError):
+    """The spool cannot take a message, or cannot be drained: the text says why."""
 
 
 class SigningError(FedmsgRelayError):

@@ -85,8 +85,8 @@ class Journal:
     """The journal as the relay writes it. One thread at a time may use an instance.
 
     `max_age` is in seconds, `max_bytes` bounds the file; the write-ahead log beside it takes up to
-    WAL_BYTES more. The newest message stays, however large. Both bounds hold again after each
-    `append`, unless more than TRIMMED_AT_ONCE rows were over them: then after some more, or `trim`.
+    WAL_BYTES more. The newest message stays, however old and large. Both bounds hold again after
+    each `append`, unless more than TRIMMED_AT_ONCE rows were over them: then after the next ones.
 
     A file that is damaged, of another program or of a newer version is moved aside, with a line in
     `moved_aside`, and a new one is started. Raises JournalError when that cannot be, either.
@@ -160,7 +160,10 @@ class Journal:
         return str(found[0][0]) if found else None
 
     def is_replaced(self) -> bool:
-        """Whether the path leads to another file by now, or to none: open a new Journal then."""
+        """Whether the path leads to another file by now, or to none: open a new Journal then.
+
+        This one refuses to write.
+        """
         return _identity(self.path) != self._identity
 
     def check_writable(self) -> None:
@@ -183,8 +186,8 @@ class Journal:
             self.path, timeout=BUSY, isolation_level=None, check_same_thread=False
         )
         try:
-            self._set_up()
             self._identity = _identity(self.path)
+            self._set_up()
             self.last_seq = self._value("SELECT seq FROM sqlite_sequence WHERE name = 'message'", 0)
             self._last_received = self._value(
                 "SELECT received FROM message ORDER BY seq DESC LIMIT 1", 0.0
@@ -264,9 +267,10 @@ class Journal:
         oldest = self._value("SELECT received FROM message ORDER BY seq LIMIT 1")
         if oldest is None or oldest >= before or most <= 0:
             return 0
+        # Not the newest: its time is what later ones are measured by.
         return self._remove_to(
             "SELECT max(seq) FROM (SELECT seq, received FROM message ORDER BY seq LIMIT ?)"
-            " WHERE received < ?",
+            " WHERE received < ? AND seq < (SELECT max(seq) FROM message)",
             (most, before),
         )
 
@@ -298,6 +302,9 @@ class Journal:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
+        if self.is_replaced():
+            # SQLite would go on writing to a file that nobody can find any more.
+            raise JournalError(f"journal: {self.path} was removed or replaced")
         with self._errors():
             self._db.execute("BEGIN IMMEDIATE")
             try:
@@ -337,7 +344,8 @@ class JournalReader:
     """The journal as everybody else reads it: read-only, and never long.
 
     No statement is left unfinished: one that is would keep the write-ahead log from being reset,
-    and so let it grow. Every method raises JournalError.
+    and so let it grow. Every method raises JournalError, also when the path leads to another file
+    by now, or to none: then open a new one.
     """
 
     def __init__(self, path: str) -> None:
@@ -391,6 +399,7 @@ class JournalReader:
 
     def find(self, msg_ids: Sequence[str]) -> dict[str, int]:
         """The first seq of each of `msg_ids` that is stored."""
+        self._check()
         with _errors(self.path):
             return _find(self._db, msg_ids)
 
@@ -417,16 +426,17 @@ class JournalReader:
             parameters += containing
         return array("q", (row[0] for row in self._rows(f"{query} ORDER BY seq", *parameters)))
 
-    def is_replaced(self) -> bool:
-        """Whether the path leads to another file by now, or to none: open a new one then."""
-        return _identity(self.path) != self._identity
-
     def close(self) -> None:
         """Close the file."""
         with suppress(sqlite3.Error):
             self._db.close()
 
+    def _check(self) -> None:
+        if _identity(self.path) != self._identity:
+            raise JournalError(f"journal: {self.path} was removed or replaced")
+
     def _rows(self, query: str, *parameters: object) -> list[Any]:
+        self._check()
         with _errors(self.path):
             return self._db.execute(query, parameters).fetchall()
 

@@ -13,9 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import zmq
-from zmq.utils.monitor import recv_monitor_message
 
-from . import progress
+from . import progress, sockets
 
 # Bytes that pass before the first message, ours to the listener: a greeting of 64 and READY with
 # its properties, generously. What is taken off too much only makes `missed` a little larger.
@@ -165,7 +164,7 @@ class Listeners:
 
     def _departures(self) -> Iterator[tuple[Listener, bool]]:
         while self.monitor.poll(0):
-            fd = recv_monitor_message(self.monitor)["value"]
+            fd = sockets.monitor_event(self.monitor)[1]
             if fd in self._by_fd:
                 yield self._by_fd.pop(fd), False
 

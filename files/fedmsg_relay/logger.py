@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from typing import Any
 
 from . import cli
 from .api import Session
+from .config import Config
+from .delivery import FAILED, HANDED, REFUSED, SPOOLED, Outcome
 from .errors import FedmsgRelayError, MessageTooLarge, PublishError
+from .message import Message
 
 NAME = "fedmsg-logger"
 
 _DESCRIPTION = """\
-Publish messages on the fedmsg bus, through the first relay in relay_inbound that answers.
+Publish messages on the fedmsg bus, through the first relay of the config that answers. Where none
+does, messages are spooled on this host (publisher_spool) and delivered when one is back.
 
 Without --message the text comes from standard input: one message a line, or one message from all of
 it with --json-input."""
@@ -25,11 +30,57 @@ examples:
   fedmsg-logger --message "This is a message."
 
 exit status:
-  0 published   2 usage or configuration   65 bad input   75 no relay answers; try again later"""
+  0 published, or spooled, which a line on standard error says
+  2 usage or configuration   65 bad input   75 no relay answers and nothing is spooled; try again"""
+
+_STDIN = 0
+_CHUNK = 1 << 16
 
 
 class BadInput(Exception):
     """Input that cannot become a message."""
+
+
+class _Report:
+    """What became of the messages of this run, for the exit status and standard error."""
+
+    def __init__(self, verbose: bool) -> None:
+        self._verbose = verbose
+        self._kinds: dict[str, int] = {}
+        self.bad_input = False
+        self.failure: str | None = None
+        self.session: Session | None = None
+        self._why_spooled: str | None = None
+
+    def take(self, message: Message, outcome: Outcome) -> None:
+        self._kinds[outcome.kind] = self._kinds.get(outcome.kind, 0) + 1
+        if outcome.kind == REFUSED:
+            self.complain_of_input(f"{outcome.where} refuses {message['msg_id']}: {outcome.why}")
+        elif outcome.kind == FAILED:
+            self.failure = self.failure or outcome.why
+        if outcome.kind == SPOOLED and self._why_spooled is None and self.session is not None:
+            self._why_spooled = self.session.why()  # now, while it is so
+        if self._verbose and outcome.kind not in (REFUSED, FAILED):
+            _say(f"{message['msg_id']} {_became(outcome)}")
+
+    def complain_of_input(self, text: str) -> None:
+        self.bad_input = True
+        _say(text)
+
+    def conclude(self, config: Config) -> int:
+        """Say what has to be said at the end. The exit status."""
+        spooled = self._kinds.get(SPOOLED, 0)
+        if spooled:
+            _say(
+                f"{_messages(spooled)} spooled in {config['publisher_spool']},"
+                f" to be delivered later: {self._why_spooled}"
+            )
+        if self.failure is not None:
+            dealt_with = sum(n for kind, n in self._kinds.items() if kind not in (FAILED, REFUSED))
+            before = f" ({dealt_with} messages were published before that)" if dealt_with else ""
+            _say(f"{self.failure}{before}")
+            return cli.EX_TEMPFAIL
+        return cli.EX_DATAERR if self.bad_input else 0
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -40,56 +91,120 @@ def main(argv: list[str] | None = None) -> int:
     option("--topic", metavar="TOPIC", help="think org.fedoraproject.dev.logger.TOPIC (log)")
     option("--modname", metavar="NAME", help="think org.fedoraproject.dev.NAME.log (logger)")
     option("--cert-prefix", metavar="PREFIX", help="sign with certnames['PREFIX.host'] (shell)")
+    option("--verbose", action="store_true", help="say what became of each message")
+    spool = parser.add_mutually_exclusive_group().add_argument
+    spool(
+        "--no-spool",
+        action="store_const",
+        const=None,
+        dest="publisher_spool",
+        help="fail rather than spool",
+    )
+    spool("--drain", action="store_true", help="deliver what is spooled, and publish nothing else")
     args = parser.parse_args(argv)
-    published = 0
+    verbose = "verbose" in args
     try:
         config = cli.configured(
             args, json_input=False, topic="log", modname="logger", cert_prefix="shell"
         )
-        # What upstream makes of empty ones.
-        topic, modname = config["topic"] or "unspecified", config["modname"] or "__main__"
-        _check_encodable(topic, modname, config["topic_prefix"])
-        session = Session(config)
-        try:
-            status = 0
-            for msg in _messages(config):
-                if isinstance(msg, BadInput):
-                    _complain(str(msg))
-                    status = cli.EX_DATAERR
-                    continue
-                try:
-                    session.publish(topic, msg, modname)
-                    published += 1
-                except MessageTooLarge as error:
-                    _complain(str(error))
-                    status = cli.EX_DATAERR
-            return status
-        finally:
-            session.close()
+        if "drain" in args:
+            return _drain(config, vars(args).get("timeout"), verbose)
+        return _publish(config, _Report(verbose))
     except PublishError as error:
-        before = f" ({published} messages were published before that)" if published else ""
-        _complain(f"{error}{before}")
+        _say(str(error))
         return cli.EX_TEMPFAIL
     except FedmsgRelayError as error:
-        _complain(str(error))
+        _say(str(error))
         return cli.EX_USAGE
+    except BadInput as error:
+        _say(str(error))
+        return cli.EX_DATAERR
     except KeyboardInterrupt:
         return 130
 
 
-def _messages(config: dict[str, Any]) -> Iterator[Any]:
+def _publish(config: Config, report: _Report) -> int:
+    # What upstream makes of empty ones.
+    topic, modname = config["topic"] or "unspecified", config["modname"] or "__main__"
+    _check_encodable(topic, modname, config["topic_prefix"])
+    session = report.session = Session(config, report.take)
+    status = cli.EX_TEMPFAIL
+    try:
+        for msg in _input(config, session):
+            if isinstance(msg, BadInput):
+                report.complain_of_input(str(msg))
+                continue
+            try:
+                session.put(topic, msg, modname)
+            except MessageTooLarge as error:
+                report.complain_of_input(str(error))
+            if report.failure is not None:
+                break
+        session.finish()
+        status = report.conclude(config)
+    finally:
+        session.close(leaving=True)
+    return status
+
+
+def _drain(config: Config, timeout: float | None, verbose: bool) -> int:
+    from . import drain
+
+    drained = drain.drain(config, drain.TIMEOUT if timeout is None else timeout)
+    if drained.delivered or drained.failed or verbose:
+        failed = f", {drained.failed} moved to failed/" if drained.failed else ""
+        spool = config["publisher_spool"]
+        print(f"{_messages(drained.delivered)} delivered from {spool}{failed}", flush=True)
+    if drained.left is None:
+        return 0
+    _say(f"the rest stays in {config['publisher_spool']}: {drained.left}")
+    return cli.EX_TEMPFAIL
+
+
+def _input(config: Config, session: Session) -> Iterator[Any]:
     """The `msg` of each message to publish, or the BadInput that stands in its place."""
     as_json = config["json_input"]
     if config.get("logger_message"):
         text = config["logger_message"]
         yield _from_json(text, "--message") if as_json else {"log": text}
     elif as_json:
-        text = _decoded(sys.stdin.buffer.read(), "standard input")
+        text = _decoded(b"".join(_chunks(session)), "standard input")
         yield text if isinstance(text, BadInput) else _from_json(text, "standard input")
     else:
-        for number, line in enumerate(sys.stdin.buffer, 1):
+        for number, line in enumerate(_lines(session), 1):
             text = _decoded(line, f"line {number} of standard input")
             yield text if isinstance(text, BadInput) else {"log": text.strip()}
+
+
+def _lines(session: Session) -> Iterator[bytes]:
+    """Lines of standard input, each as soon as it is whole: more may come in a day."""
+    begun: list[bytes] = []
+    for chunk in _chunks(session):
+        first, *rest = chunk.split(b"\n")
+        begun.append(first)
+        for line in rest:
+            yield b"".join(begun)
+            begun = [line]
+    last = b"".join(begun)
+    if last:
+        yield last
+
+
+def _chunks(session: Session) -> Iterator[bytes]:
+    """Standard input as it comes. While it does not, messages are delivered."""
+    if sys.stdin is None:  # closed, and its number may be one of libzmq's own descriptors by now
+        raise BadInput("standard input is closed")
+    while True:
+        session.wait_for_input(_STDIN)
+        try:
+            chunk = os.read(_STDIN, _CHUNK)
+        except BlockingIOError:  # another program has left it so
+            continue
+        except OSError as error:
+            raise BadInput(f"standard input: {error.strerror}") from error
+        if not chunk:
+            return
+        yield chunk
 
 
 def _from_json(text: str, source: str) -> Any:
@@ -118,7 +233,19 @@ def _check_encodable(*names: str) -> None:
             raise ConfigError(f"{name!a} is not UTF-8: topics are") from None
 
 
-def _complain(text: str) -> None:
+def _became(outcome: Outcome) -> str:
+    if outcome.kind == SPOOLED:
+        return f"spooled as {outcome.where}"
+    if outcome.kind == HANDED:
+        return f"handed to {outcome.where}, which does not acknowledge"
+    return f"acked by {outcome.where} as seq {outcome.seq}"
+
+
+def _messages(count: int) -> str:
+    return f"{count} message{'s' * (count != 1)}"
+
+
+def _say(text: str) -> None:
     print(f"{NAME}: {text}", file=sys.stderr)
 
 

@@ -49,6 +49,10 @@ REMEMBERED = 50
 
 UNKNOWN = "unknown"
 
+# Numbers: the arithmetic of enumerations takes longer than the sending.
+_FIRST = int(zmq.NOBLOCK | zmq.SNDMORE)
+_LAST = int(zmq.NOBLOCK)
+
 logger = logging.getLogger(log.NAME)
 
 
@@ -110,7 +114,7 @@ class Outbound:
 
     def _send(self, frames: list[bytes]) -> None:
         try:
-            self.socket.send_multipart(frames, zmq.NOBLOCK)
+            self._try(frames)
         except zmq.Again:
             self._make_room(frames)
         self.emitted.add(len(frames[0]), len(frames[1]))
@@ -135,14 +139,20 @@ class Outbound:
             self.cut_off.append(Slow(UNKNOWN, time.time(), time.time(), 0, exact=True))
         self.cut_off[-1].missed += 1
         self.socket.setsockopt(zmq.XPUB_NODROP, 0)
-        self.socket.send_multipart(frames, zmq.NOBLOCK)
+        self._try(frames)
         self.socket.setsockopt(zmq.XPUB_NODROP, 1)
+
+    def _try(self, frames: list[bytes]) -> None:
+        # As send_multipart does, at a third of its cost. libzmq decides about a message as a whole:
+        # when it has taken the first frame it takes the second.
+        self.socket.send(frames[0], _FIRST)
+        self.socket.send(frames[1], _LAST)
 
     def _sent_within(self, seconds: float, frames: list[bytes]) -> bool:
         end = time.monotonic() + seconds
         while True:
             try:
-                self.socket.send_multipart(frames, zmq.NOBLOCK)
+                self._try(frames)
                 return True
             except zmq.Again:
                 if time.monotonic() > end:

@@ -1,4 +1,4 @@
-"""fedmsg-probe: send a canary through a relay and wait for it on the other side.
+"""fedmsg-probe: send a canary through a relay and wait for it on the other side; submit another.
 
 A check for Nagios and its kind: one line, perfdata, exit 0 ok, 1 warning, 2 critical, 3 unknown.
 The canary is an ordinary message on `topic_prefix.environment._heartbeat.fedmsg-probe`; upstream's
@@ -11,11 +11,11 @@ import argparse
 import os
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Any, Callable, NoReturn
 
 import zmq
-from zmq.utils.monitor import recv_monitor_message
 
 from . import __version__, diagnosis, endpoints, message, sockets
 from . import config as global_config
@@ -58,19 +58,26 @@ def main(argv: list[str] | None = None) -> int:
     try:
         config = global_config.load(args.config_filename)
         paths = _paths(args, config)
+        submits = _submits(args, config)
     except FedmsgRelayError as error:
         print(f"FEDMSG UNKNOWN - {error}")
         return UNKNOWN
     end = time.monotonic() + args.timeout
     context = zmq.Context()
+    checks: list[tuple[str, Callable[..., float], Any, str]] = [
+        (_label("round_trip", i, paths), round_trip, path, f"{path.inbound} to {path.outbound[0]}")
+        for i, path in enumerate(paths, 1)
+    ] + [
+        (_label("ack", i, submits), acknowledgement, submit, f"{submit} acknowledged")
+        for i, submit in enumerate(submits, 1)
+    ]
     worst, texts, perfdata = OK, [], []
-    for number, path in enumerate(paths):
-        # Each path gets an equal share of what is left: one that hangs leaves time to the others.
-        share = (end - time.monotonic()) / (len(paths) - number)
-        label = "round_trip" if len(paths) == 1 else f"round_trip_{number + 1}"
+    for number, (label, check, where, done) in enumerate(checks):
+        # Each gets an equal share of what is left: one that hangs leaves time to the others.
+        share = (end - time.monotonic()) / (len(checks) - number)
         thresholds = f"{args.warning:g};{args.critical:g};0"
         try:
-            milliseconds = round_trip(context, path, config, share) * 1000
+            milliseconds = check(context, where, config, share) * 1000
         except NoAnswer as error:
             worst = CRITICAL
             texts.append(str(error))
@@ -78,7 +85,7 @@ def main(argv: list[str] | None = None) -> int:
             continue
         slow = WARNING if milliseconds >= args.warning else OK
         worst = max(worst, CRITICAL if milliseconds >= args.critical else slow)
-        texts.append(f"{path.inbound} to {path.outbound[0]} in {milliseconds:.1f} ms")
+        texts.append(f"{done} in {milliseconds:.1f} ms")
         perfdata.append(f"{label}={milliseconds:.1f}ms;{thresholds}")
     print(f"FEDMSG {WORDS[worst]} - {'; '.join(texts)} | {' '.join(perfdata)}")
     context.destroy(linger=0)
@@ -111,11 +118,37 @@ def round_trip(
         listener.close(linger=0)
 
 
+def acknowledgement(
+    context: zmq.Context[zmq.Socket[bytes]], submit: str, config: Config, timeout: float
+) -> float:
+    """Seconds from submitting a canary to its being on disk. Raises NoAnswer after `timeout`."""
+    topic = f"{config['topic_prefix']}.{config['environment']}.{TOPIC}"
+    client = sockets.make(context, zmq.DEALER, config)
+    try:
+        sockets.connect(client, submit)
+        body = message.dumps(message.build(topic, {"host": os.uname().nodename}, 1)).encode()
+        started = time.monotonic()
+        client.send_multipart([b"", topic.encode(), body])
+        if not client.poll(max(1, int(timeout * 1000))):
+            reason = diagnosis.why_no_answer(submit)
+            raise NoAnswer(f"nothing is acknowledged by submit {submit}: {reason}")
+        took = time.monotonic() - started
+        reply = message.loads(client.recv_multipart()[-1].decode())
+    except (zmq.ZMQError, ValueError) as error:
+        raise NoAnswer(f"{submit}: {error}") from error
+    finally:
+        client.close(linger=0)
+    if not (isinstance(reply, dict) and reply.get("ok") is True):
+        why = reply.get("error") if isinstance(reply, dict) else reply
+        raise NoAnswer(f"nothing is acknowledged by submit {submit}: {why}")
+    return took
+
+
 def _await_handshake(handshakes: zmq.Socket[bytes], path: Path, end: float) -> None:
     if not handshakes.poll(_milliseconds_until(end)):
         reasons = "; ".join(f"{text}: {diagnosis.why_no_answer(text)}" for text in path.outbound)
         raise NoAnswer(f"listeners cannot connect to outbound {reasons}")
-    recv_monitor_message(handshakes)
+    sockets.monitor_event(handshakes)
 
 
 def _await_subscription(publisher: zmq.Socket[bytes], inbound: str, end: float) -> None:
@@ -161,6 +194,18 @@ def _paths(args: argparse.Namespace, config: Config) -> list[Path]:
     return [Path(text, _same_host(text, outbound)) for text in inbound]
 
 
+def _submits(args: argparse.Namespace, config: Config) -> list[str]:
+    """The submit addresses to probe; with inbound given by hand, none but those given."""
+    if args.submit or args.inbound:
+        return list(args.submit or [])
+    submits = list(config["relay_submit"])
+    return _on_host(submits, args.host) if args.host is not None else submits
+
+
+def _label(name: str, number: int, of: Sequence[object]) -> str:
+    return name if len(of) == 1 else f"{name}_{number}"
+
+
 def _on_host(texts: list[str], host: str) -> list[str]:
     """The config's ports, on another host: for one that the config does not name (yet)."""
     bracketed = f"[{host}]" if ":" in host else host
@@ -182,6 +227,7 @@ def _parsed(argv: list[str] | None) -> argparse.Namespace:
     option("--host", metavar="HOST", help="probe the relay there, on the ports of the config")
     option("--inbound", action="append", metavar="ENDPOINT", help="probe this, not the config's")
     option("--outbound", action="append", metavar="ENDPOINT", help="listen here for it")
+    option("--submit", action="append", metavar="ENDPOINT", help="submit here, not by the config")
     option("--warning", type=float, default=500.0, metavar="MS", help="round trip (%(default)s)")
     option("--critical", type=float, default=2000.0, metavar="MS", help="round trip (%(default)s)")
     option("--timeout", type=float, default=5.0, metavar="SECONDS", help="in all (%(default)s)")
@@ -189,7 +235,7 @@ def _parsed(argv: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.timeout <= 0:
         parser.error("--timeout must be more than 0 seconds")
-    for text in (args.inbound or []) + (args.outbound or []):
+    for text in (args.inbound or []) + (args.outbound or []) + (args.submit or []):
         try:
             endpoints.parse(text, "endpoint")
         except ConfigError as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 import zmq
 
 from .config import Config
@@ -10,6 +12,8 @@ from .errors import StartError
 # Messages queued for one peer when `high_water_mark` is 0. Upstream means "no limit" by that, and
 # its memory grows until something else gives.
 DEFAULT_HIGH_WATER_MARK = 100_000
+
+_EVENT = struct.Struct("=HI")
 
 
 def make(context: zmq.Context[zmq.Socket[bytes]], kind: int, config: Config) -> zmq.Socket[bytes]:
@@ -46,6 +50,14 @@ def connect(connecting: zmq.Socket[bytes], endpoint: str) -> None:
     # never try the IPv4 one that a relay with both has bound.
     connecting.setsockopt(zmq.IPV6, "//[" in endpoint)
     connecting.connect(endpoint.replace("//*:", "//127.0.0.1:"))
+
+
+def monitor_event(monitor: zmq.Socket[bytes]) -> tuple[int, int]:
+    """Event and value of the next message of a socket monitor, see zmq_socket_monitor(3).
+
+    As zmq.utils.monitor does, which imports asyncio and TLS: a fifth of the time it takes to start.
+    """
+    return _EVENT.unpack(monitor.recv_multipart()[0])
 
 
 def bind(bound: zmq.Socket[bytes], address: str, passed: dict[str, int] | None = None) -> None:

@@ -18,6 +18,7 @@ def collect(
 ) -> dict[str, object]:
     """Counts since the start, times in Unix time. Read by fedmsg_relay.health and metrics."""
     submits = submit.counts if submit is not None else SubmitCounts()
+    # Not asdict() for these: of a Counter it makes keys that JSON does not have.
     journal = asdict(recorder.state if recorder is not None else State(state="none"))
     journal["waiting"] = recorder.waiting if recorder is not None else 0
     journal["waiting_bytes"] = recorder.waiting_bytes if recorder is not None else 0
@@ -25,8 +26,8 @@ def collect(
         "now": time.time(),
         "pid": os.getpid(),
         "version": __version__,
-        "counts": asdict(counts),
-        "submit": {**asdict(submits), "pending": len(submit) if submit is not None else 0},
+        "counts": vars(counts),
+        "submit": {**vars(submits), "pending": len(submit) if submit is not None else 0},
         "journal": journal,
         "listeners": len(outbound.listeners),
         "held": outbound.held,

@@ -77,6 +77,8 @@ class Submit:
         # A sender that does not read its replies has them dropped, and harms nobody.
         self.socket.setsockopt(zmq.SNDTIMEO, 0)
         self.counts = SubmitCounts()
+        # Called for each message that was emitted, once.
+        self.on_emitted: Callable[[], None] = lambda: None
         self._recorder = recorder
         self._check = check
         self._emit = emit
@@ -179,6 +181,7 @@ class Submit:
             self._acknowledge(pending.waiting, msg_id, seq)
             return
         self._emit(pending.frames)
+        self.on_emitted()
         self.counts.accepted += 1
         self._recorder.add(pending.row, key=msg_id)
 

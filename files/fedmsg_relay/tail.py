@@ -5,6 +5,7 @@ Lines go where `config["logging"]` sends upstream's: by default to standard outp
 
 from __future__ import annotations
 
+import argparse
 import io
 import logging
 import pprint
@@ -13,10 +14,10 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import zmq
+from zmq.utils.monitor import recv_monitor_message
 
 from . import cli, endpoints, log, message, signatures, sockets
 from .config import Config
@@ -27,7 +28,8 @@ NAME = "fedmsg-tail"
 LOGGER = "fedmsg.commands"
 
 _DESCRIPTION = """\
-Watch all endpoints of the bus and print each message.
+Watch all endpoints of the bus and print each message. With --since, what the relays have kept of
+the time before comes first; nothing is left out between the two, and nothing is printed twice.
 
 A message that is not readable is reported on standard error, and never ends this command."""
 
@@ -36,6 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = cli.parser(NAME, _DESCRIPTION)
     option = parser.add_argument
     option("--topic", metavar="PREFIX", help="only topics that begin with this")
+    option("--since", type=_since, metavar="TIME", help="begin so long ago: 90s, 10m, 2h or 1d")
     option("--query", metavar="KEYS", help="only these parts, such as 'msg.commit.repo,topic'")
     option("--pretty", action="store_true", help="print over several lines, with dates")
     option("--really-pretty", action="store_true", help="print indented JSON, in colour")
@@ -50,6 +53,7 @@ def main(argv: list[str] | None = None) -> int:
         config = cli.configured(
             args,
             topic="",
+            since=None,
             query=None,
             pretty=False,
             really_pretty=False,
@@ -67,11 +71,9 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def receive(config: Config, topic: str) -> Iterator[list[bytes]]:
-    """Frames of every message on every endpoint of the config, `[topic, body]` if all is well."""
-    context = zmq.Context(io_threads=config["io_threads"])
-    subscriber = sockets.make(context, zmq.SUB, config)
-    subscriber.setsockopt(zmq.SUBSCRIBE, topic.encode())
+def connect(subscriber: zmq.Socket[bytes], config: Config) -> int:
+    """Connect to every endpoint of the config. Returns their number."""
+    count = 0
     for name, texts in config["endpoints"].items():
         # Scripts of old put the relay's inbound address here; nobody publishes on it.
         if name == "relay_inbound":
@@ -84,8 +86,8 @@ def receive(config: Config, topic: str) -> Iterator[list[bytes]]:
                 # Connected to all the same: libzmq asks again until the name is there.
                 print(f"{NAME}: {text}: cannot resolve {endpoint.host!r}: {error}", file=sys.stderr)
             sockets.connect(subscriber, text)
-    while True:
-        yield subscriber.recv_multipart()
+            count += 1
+    return count
 
 
 def formatted(body: Any, config: Config) -> str:
@@ -106,39 +108,117 @@ def formatted(body: Any, config: Config) -> str:
     return text
 
 
-def _tail(config: Config) -> None:
-    output = logging.getLogger(LOGGER)
-    exclude = _compiled("--exclude", config["exclusive_regexp"])
-    include = _compiled("--include", config["inclusive_regexp"])
-    for frames in receive(config, config["topic"]):
+class _Printer:
+    """Prints messages that the options let through."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._output = logging.getLogger(LOGGER)
+        self._exclude = _compiled("--exclude", config["exclusive_regexp"])
+        self._include = _compiled("--include", config["inclusive_regexp"])
+
+    def receive(self, frames: list[bytes], printed: set[str]) -> None:
+        """Print what came from the bus, `[topic, body]` if all is well, unless it was printed."""
         if len(frames) != 2:
             _skip(frames, f"it has {len(frames)} frames, not 2")
-            continue
+            return
         try:
             topic, text = frames[0].decode(), frames[1].decode()
         except UnicodeDecodeError as error:
             _skip(frames, f"it is not UTF-8: {error.reason}")
-            continue
-        if exclude.search(topic) or not include.search(topic):
-            continue
+            return
+        if not self._is_wanted(topic):
+            return
         try:
             body = message.loads(text)
         except (ValueError, RecursionError) as error:
             _skip(frames, f"it is not JSON: {error}")
-            continue
-        if config["validate_signatures"]:
-            reason = signatures.why_invalid(body, config)
+            return
+        if printed and isinstance(body, dict) and _msg_id(body) in printed:
+            return
+        self._print(topic, text, body)
+
+    def replay(self, body: message.Message) -> None:
+        """Print a message of a backlog."""
+        topic = str(body.get("topic"))
+        if topic.startswith(self._config["topic"]) and self._is_wanted(topic):
+            self._print(topic, message.dumps(body), body)
+
+    def _is_wanted(self, topic: str) -> bool:
+        return not self._exclude.search(topic) and self._include.search(topic) is not None
+
+    def _print(self, topic: str, text: str, body: Any) -> None:
+        if self._config["validate_signatures"]:
+            reason = signatures.why_invalid(body, self._config)
             if reason is not None:
-                _skip(frames, reason)
-                continue
+                _skip([topic.encode("utf-8", "replace"), text.encode("utf-8", "replace")], reason)
+                return
         try:
-            line = formatted(body, config)
+            line = formatted(body, self._config)
         except Exception as error:
             # Whatever it is, the message is here to be seen: print it as it came.
             line = f"{topic} {text}"
             print(f"{NAME}: cannot format the next message: {error!r}", file=sys.stderr)
         if line:
-            output.info("%s", line)
+            self._output.info("%s", line)
+
+
+def _tail(config: Config) -> None:
+    printer = _Printer(config)
+    context = zmq.Context(io_threads=config["io_threads"])
+    subscriber = sockets.make(context, zmq.SUB, config)
+    subscriber.setsockopt(zmq.SUBSCRIBE, config["topic"].encode())
+    printed: set[str] = set()
+    if config["since"] is None:
+        connect(subscriber, config)
+    else:
+        printed = _replay(config, printer, subscriber)
+    while True:
+        printer.receive(subscriber.recv_multipart(), printed)
+
+
+def _replay(config: Config, printer: _Printer, subscriber: zmq.Socket[bytes]) -> set[str]:
+    """Connect, and print what the relays have kept. Returns the msg_ids: the newest come again."""
+    from . import replay
+
+    replay.urls(config)  # a mistake in the config is told without a wait
+    # First, so that whatever the backlogs do not have yet will come from the bus.
+    _connect_and_wait(subscriber, config)
+    printed = set()
+    for body in replay.read(config, time.time() - config["since"], _warn):
+        printer.replay(body)
+        printed.add(_msg_id(body))
+    return printed
+
+
+def _connect_and_wait(subscriber: zmq.Socket[bytes], config: Config) -> None:
+    """Connect, and wait until that is done: for `timeout` seconds at most, some may be away."""
+    monitor = subscriber.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
+    missing = connect(subscriber, config)
+    end = time.monotonic() + (config["timeout"] or 2.0)
+    while missing and monitor.poll(max(0, int((end - time.monotonic()) * 1000))):
+        recv_monitor_message(monitor)
+        missing -= 1
+    subscriber.disable_monitor()
+
+
+def _since(text: str) -> float:
+    from . import replay
+
+    try:
+        return replay.seconds(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a time such as 90s, 10m, 2h or 1d"
+        ) from None
+
+
+def _msg_id(body: message.Message) -> str:
+    return str(body.get("msg_id"))
+
+
+def _warn(text: str) -> None:
+    print(f"{NAME}: {text}", file=sys.stderr, flush=True)
 
 
 def _start_log(config: Config) -> None:

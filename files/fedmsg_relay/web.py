@@ -28,7 +28,9 @@ MODULE = "fedmsg_relay.backlog"
 RESTART = 5.0
 END = 1.0
 
-# Bytes of state that may wait for a child that does not read.
+# Seconds for which the child may read nothing of what the relay says: one that hangs in the middle
+# of a query keeps SQLite's log from being reset, and so lets it grow. And bytes that wait for it.
+DEAF = 30.0
 UNREAD = 1 << 16
 
 logger = logging.getLogger(log.NAME)
@@ -44,6 +46,7 @@ class Web:
         self._child: subprocess.Popen[bytes] | None = None
         self._unsent = b""
         self._started = 0.0
+        self._heard = 0.0
 
     def open(self) -> None:
         """Bind, and start the child. Raises StartError."""
@@ -67,8 +70,10 @@ class Web:
         try:
             written = os.write(self._child.stdin.fileno(), self._unsent)
             self._unsent = self._unsent[written:]
+            self._heard = time.monotonic()
         except OSError:  # full, or it has just ended
-            pass
+            if time.monotonic() - self._heard > DEAF:
+                self._child.kill()
 
     def close(self) -> None:
         """Tell the child to end. Waits END seconds at most."""
@@ -89,7 +94,7 @@ class Web:
         command = [sys.executable, "-m", MODULE, *journal, *map(str, fds)]
         paths = [str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
         self._unsent = b""
-        self._started = time.monotonic()
+        self._started = self._heard = time.monotonic()
         self._child = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,

@@ -9,10 +9,13 @@ the next one. SIGTERM ends both. Everything stays bound meanwhile.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import socket
 import sys
+
+PR_SET_PDEATHSIG = 1
 
 
 def main() -> int:
@@ -38,6 +41,8 @@ def main() -> int:
     while wanted["again"]:
         child = os.fork()
         if child == 0:
+            # A test that fails kills this process: what it runs must not outlive it.
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
             for number in range(len(bound)):
                 os.dup2(100 + number, 3 + number, inheritable=True)
             os.environ["LISTEN_PID"] = str(os.getpid())

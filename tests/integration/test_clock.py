@@ -29,7 +29,7 @@ class Clock:
     def __init__(self, directory: Path) -> None:
         self._file = directory / "clock"
         self.step(0)
-        self.environment = {
+        self.environment: dict[str, Any] = {
             "LD_PRELOAD": libfaketime(),
             "FAKETIME_TIMESTAMP_FILE": str(self._file),
             "FAKETIME_NO_CACHE": "1",

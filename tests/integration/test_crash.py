@@ -7,13 +7,15 @@ import random
 import threading
 import time
 from collections import Counter
-from typing import Any
+from typing import Any, Callable
 
 import zmq
 
 from tests.conftest import Bus, Listener, Process, Sender, Submitter, numbered, wait_for
 
 KILLS = 50
+
+Figure = Callable[[str, object], None]
 
 
 class Load:
@@ -63,7 +65,9 @@ class Load:
         context.destroy(linger=0)
 
 
-def test_killed_at_random_moments_under_load(bus: Bus, context: zmq.Context[Any]) -> None:
+def test_killed_at_random_moments_under_load(
+    bus: Bus, context: zmq.Context[Any], figure: Figure
+) -> None:
     bus.with_journal(relay_hold_max=0)
     relay = bus.relay()
     loads = [Load(bus, first, 2) for first in range(2)]
@@ -86,13 +90,20 @@ def test_killed_at_random_moments_under_load(bus: Bus, context: zmq.Context[Any]
     journaled = bus.journaled()
     seqs = {msg_id: seq for seq, msg_id in _rows(bus)}
     acknowledged = {n: seq for load in loads for n, seq in load.acknowledged.items()}
-    print(f"{len(acknowledged)} acknowledged, {len(journaled)} journaled over {KILLS} kills")
+    missing = [n for n, seq in acknowledged.items() if seqs.get(f"id-{n}") != seq]
+    twice = [msg_id for msg_id, count in Counter(journaled).items() if count > 1]
+    figure("kill-kills", KILLS)
+    figure("kill-acknowledged", len(acknowledged))
+    figure("kill-missing", len(missing))
+    figure("kill-twice", len(twice))
     assert len(acknowledged) > 1000
-    assert [msg_id for msg_id, count in Counter(journaled).items() if count > 1] == []
-    assert [n for n, seq in acknowledged.items() if seqs.get(f"id-{n}") != seq] == []
+    assert missing == []
+    assert twice == []
 
 
-def test_at_most_what_was_in_flight_is_relayed_twice(bus: Bus, context: zmq.Context[Any]) -> None:
+def test_at_most_what_was_in_flight_is_relayed_twice(
+    bus: Bus, context: zmq.Context[Any], figure: Figure
+) -> None:
     """The rule for listeners: twice only if the relay died after emitting it, before writing it."""
     bus.with_journal()
     relay = bus.relay()
@@ -112,7 +123,7 @@ def test_at_most_what_was_in_flight_is_relayed_twice(bus: Bus, context: zmq.Cont
         number += 100
         sent = {client.send(*numbered(n)): n for n in sorted(pending)}
         while len(pending) > 50:
-            correlation, reply = client.reply()
+            correlation, _ = client.reply()
             pending.discard(sent[correlation])
             listen()
         relay.child.kill()
@@ -130,7 +141,8 @@ def test_at_most_what_was_in_flight_is_relayed_twice(bus: Bus, context: zmq.Cont
         got.clear()
         client.socket.close(linger=0)
         again.socket.close(linger=0)
-    print(f"{doubled} of {number} were relayed twice over 10 kills")
+    figure("doubled-messages", number)
+    figure("doubled-by-kills", doubled)
     assert sorted(bus.journaled()) == sorted(f"id-{n}" for n in range(number))
 
 

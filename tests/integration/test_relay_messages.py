@@ -163,29 +163,6 @@ def test_linger_bounds_the_wait_for_a_listener_that_has_stopped_reading(
     assert 1.3 < time.monotonic() - started < 4
 
 
-def test_the_high_water_mark_bounds_what_waits_for_a_listener(
-    bus: Bus, context: zmq.Context[Any], listener: MakeListener
-) -> None:
-    bus.configure("z", high_water_mark=100)
-    relay = bus.relay()
-    stalled = context.socket(zmq.SUB)
-    stalled.setsockopt(zmq.RCVHWM, 1)
-    stalled.setsockopt(zmq.RCVBUF, 4096)
-    stalled.setsockopt(zmq.SUBSCRIBE, b"")
-    stalled.connect(bus.outbound)
-    relay.wait_for_line("1 now")
-    awake = listener(relay)
-    sender = Sender(context, bus.inbound)
-    for number in range(600):  # one by one, so that it is not the reader that falls behind
-        sender.send(b"t", numbered(number, "x" * 100_000))
-        assert json.loads(awake.receive()[1])["n"] == number
-    got = 0
-    while stalled.poll(1000):
-        stalled.recv_multipart()
-        got += 1
-    assert 100 <= got < 500
-
-
 class TestLog:
     def warnings(self, relay: Process) -> list[str]:
         return [line for line in relay.output.splitlines() if "WARNING" in line]

@@ -123,7 +123,7 @@ def test_a_connection_made_while_nobody_is_there_is_served(
 
 
 def test_our_publishers_lose_none_and_double_none_over_a_restart(
-    bus: Bus, unit: Unit, background: Background
+    bus: Bus, unit: Unit, background: Background, figure: Callable[[str, object], None]
 ) -> None:
     """40 publishers, 4 at a time, and a restart in their middle."""
     numbers = iter(range(40))
@@ -151,6 +151,8 @@ def test_our_publishers_lose_none_and_double_none_over_a_restart(
         thread.join()
     assert statuses == [0] * 40
     wait_for(lambda: len(background.numbers) >= 40)
+    figure("restart-lost", 40 - len(set(background.numbers)))
+    figure("restart-doubled", len(background.numbers) - len(set(background.numbers)))
     assert sorted(background.numbers) == list(range(40))
     assert "unit: ended with 0" in unit.process.output
 

@@ -108,7 +108,7 @@ class TestIdempotence:
         assert relay.terminate() == 0
         again = bus.relay(ready=False)
         listening = Listener(context, bus.outbound)
-        again.wait_for_line("ready")
+        again.wait_for_line("1 now")
         fresh = Submitter(context, bus.submit)
         assert [fresh.submit(*numbered(number)) for number in range(20)] == replies
         assert fresh.submit(*numbered(20))["seq"] == 21

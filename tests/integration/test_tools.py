@@ -531,6 +531,33 @@ class TestProbe:
         )
         assert re.fullmatch(pattern, result.stdout)
 
+    def test_submit_is_probed_too(self, bus: Bus) -> None:
+        bus.with_journal()
+        bus.relay()
+        result = bus.tool("probe")
+        assert result.returncode == 0
+        pattern = (
+            rf"FEDMSG OK - {bus.inbound} to {bus.outbound} in [\d.]+ ms;"
+            rf" {bus.submit} acknowledged in [\d.]+ ms"
+            r" \| round_trip=[\d.]+ms;500;2000;0 ack=[\d.]+ms;500;2000;0\n"
+        )
+        assert re.fullmatch(pattern, result.stdout)
+        assert len(bus.journaled()) == 2  # both canaries
+
+    def test_a_submit_that_does_not_acknowledge_is_critical(self, bus: Bus) -> None:
+        bus.with_journal()
+        bus.relay()
+        nobody = f"tcp://127.0.0.1:{free_port()}"
+        result = bus.tool("probe", "--inbound", bus.inbound, "--submit", nobody, "--timeout", "1")
+        assert result.returncode == 2
+        assert f"{bus.inbound} to {bus.outbound} in " in result.stdout
+        assert f"nothing is acknowledged by submit {nobody}: connection refused" in result.stdout
+        for path in bus.directory.glob("journal.db*"):
+            path.unlink()
+        bus.journal.mkdir()
+        wait_for(lambda: bus.tool("probe", "--timeout", "2").returncode == 2)
+        assert "journal" in bus.tool("probe", "--timeout", "2").stdout
+
     def test_thresholds(self, bus: Bus) -> None:
         bus.relay()
         warned = bus.tool("probe", "--warning", "0")

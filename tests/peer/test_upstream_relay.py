@@ -149,3 +149,31 @@ def test_python_scripts_are_told_when_no_relay_answers(upstream: Upstream) -> No
     done = upstream.bus.script(SCRIPT, str(config), "1")
     assert done.returncode == 1
     assert "PublishError: no relay answered" in done.stderr
+
+
+def test_a_config_that_has_a_submit_address_which_the_relay_does_not(upstream: Upstream) -> None:
+    """As while a bus moves from upstream's relay to ours, host by host."""
+    config = upstream.bus.config_file("early", relay_submit=free_address())
+    started = time.monotonic()
+    done = upstream.bus.logger("--message", "early", "--verbose", config=config)
+    assert time.monotonic() - started < 3
+    assert done.returncode == 0
+    assert f"handed to {upstream.bus.inbound}, which does not acknowledge" in done.stderr
+    assert upstream.heard(1) == [("org.fedoraproject.dev.logger.log", {"log": "early"})]
+
+
+def test_spooled_messages_are_drained_through_it(upstream: Upstream) -> None:
+    spool = upstream.bus.directory / "spool"
+    spool.mkdir()
+    away = upstream.bus.config_file(
+        "away", relay_inbound=free_address(), publisher_spool=str(spool), timeout=0.5
+    )
+    lines = [f"line {number}" for number in range(1200)]
+    done = upstream.bus.logger(stdin="\n".join(lines), config=away)
+    assert done.returncode == 0
+    assert "1200 messages spooled" in done.stderr
+    config = upstream.bus.config_file("back", publisher_spool=str(spool))
+    done = upstream.bus.logger("--drain", config=config)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [msg for _, msg in upstream.heard(1200)] == [{"log": line} for line in lines]
+    assert [path.name for path in spool.iterdir()] == ["failed"]

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import yaml
-from fedmsg_relay import config, logger, probe, tail, wire
+from fedmsg_relay import config, logger, outbound, probe, recorder, tail, wire
 
 from tests.conftest import ROOT
 
@@ -162,17 +162,22 @@ def without_sudo(command: list[str]) -> list[str]:
 SYSTEM = {
     "ansible-playbook",
     "chown",
+    "curl",
     "df",
     "echo",
+    "find",
     "getent",
     "grep",
+    "head",
     "ip",
     "journalctl",
+    "ls",
     "service",
     "sleep",
     "ss",
     "systemctl",
     "tail",
+    "wc",
 }
 
 
@@ -200,9 +205,12 @@ def test_each_option_of_ours_exists(
 
 
 def test_the_unit_is_ours() -> None:
-    units = {command[-1] for command in commands() if command[0] == "systemctl"}
-    assert units == {"fedmsg-relay"}
-    assert (ROOT / "templates/fedmsg-relay.service.j2").exists()
+    words = [word for command in commands() if command[0] == "systemctl" for word in command]
+    units = {word for word in words if word.startswith("fedmsg-")}
+    assert units == {"fedmsg-relay", "fedmsg-relay.socket"}
+    for unit in units | set(re.findall(r"fedmsg-\w+\.(?:service|socket|timer|path)", SOURCE)):
+        name = unit if "." in unit else f"{unit}.service"
+        assert (ROOT / f"templates/{name}.j2").exists()
 
 
 def test_each_playbook_and_inventory_exists() -> None:
@@ -216,7 +224,10 @@ def test_each_path_is_what_the_roles_deploy() -> None:
     named = set(re.findall(r"(?<![\w/.:])/(?:etc|run|usr|var)/[\w./-]*\w", SOURCE))
     log = Path(BASE_DEFAULTS["fedmsg_base_relay_log"])
     directory = BASE_VARS["__fedmsg_base_config_directory"]
-    assert named == {str(log), str(log.parent), directory, "/etc/hosts", "/var/log"}
+    journal = Path(BASE_DEFAULTS["fedmsg_base_relay_journal"])
+    spool = Path(BASE_DEFAULTS["fedmsg_base_publisher_spool"])
+    ours = {log, log.parent, journal, journal.parent, spool, spool / "failed"}
+    assert named == {directory, "/etc/hosts", "/var/log", *map(str, ours)}
 
 
 def test_each_file_of_the_config_is_what_the_roles_deploy() -> None:
@@ -227,16 +238,18 @@ def test_each_file_of_the_config_is_what_the_roles_deploy() -> None:
 def test_ports_are_the_roles_and_the_inventory_s() -> None:
     [inbound] = BASE_VARS["__fedmsg_base_default_inbound_ports"]
     outbound = BASE_VARS["__fedmsg_base_default_outbound_port"]
+    submit = BASE_VARS["__fedmsg_base_default_submit_port"]
+    http = int(BASE_VARS["__fedmsg_base_default_http"][0].rpartition(":")[2])
     production = PRODUCTION["fedmsg_bus"]["vars"]
     first, second = production["fedmsg_base_relay_inbound_ports"]
     third = production["fedmsg_base_relay_outbound_port"]
-    assert f"the defaults, {inbound} inbound and {outbound} outbound" in TEXT
-    assert f"Fedora's: {first} and {second} inbound, {third} outbound" in TEXT
-    assert (
-        f"{inbound} and {outbound}, or in Fedora's production {first}, {second} and {third}" in TEXT
-    )
+    fourth = production["fedmsg_base_relay_submit_port"]
+    assert f"defaults, {inbound} inbound, {submit} submit and {outbound} outbound" in TEXT
+    assert f"Fedora's: {first} and {second} inbound, {fourth} submit, {third} outbound" in TEXT
+    ours = f"{inbound}, {submit} and {outbound}"
+    assert f"{ours}, or in Fedora's production {first}, {second}, {fourth} and {third}" in TEXT
     named = set(re.findall(r"tcp://[\w.]+:(\d+)|port (\d{4})|:(\d{4}) ", SOURCE))
-    assert {int(a or b or c) for a, b, c in named} == {inbound, outbound}
+    assert {int(a or b or c) for a, b, c in named} == {inbound, submit, outbound, http}
 
 
 def test_numbers_are_the_roles_and_the_programs() -> None:
@@ -247,7 +260,13 @@ def test_numbers_are_the_roles_and_the_programs() -> None:
         f"starts by itself within {RELAY_DEFAULTS['fedmsg_relay_restart_sec']} seconds",
         f"{RELAY_DEFAULTS['fedmsg_relay_logrotate_keep']} old ones are kept",
         f"larger than {RELAY_DEFAULTS['fedmsg_relay_logrotate_maxsize'][:-1]} MB",
-        f"They wait {config.DEFAULTS['timeout']} seconds, say why on standard error, and exit 75",
+        f"They wait {config.DEFAULTS['timeout']} seconds, say on standard error that",
+        f"{outbound.QUEUE_MESSAGES:,} messages or {outbound.QUEUE_BYTES >> 20} MiB",
+        f"for {outbound.HOLD_LEAST:g} seconds, or longer where",
+        f"`hold: given up early, {outbound.QUEUE_MESSAGES} messages were held`",
+        f"what it could not write, {recorder.WAITING_BYTES >> 20} MiB of it",
+        f"for {config.DEFAULTS['relay_journal_max_age'] // 86400} days",
+        f"A spool that is full, {config.DEFAULTS['publisher_spool_max_bytes'] >> 30} GiB",
         f"`zmq_reconnect_ivl_max` ({BASE_DEFAULTS['fedmsg_base_zmq_reconnect_ivl_max'] // 1000} s",
         f"{BASE_DEFAULTS['fedmsg_base_relay_max_message_bytes'] // 2**20} MiB unless set",
         "500 ms is a warning, 2000 ms critical",
@@ -279,6 +298,7 @@ def strings(*paths: Path) -> str:
 @pytest.mark.parametrize(
     "words",
     [
+        "nothing is acknowledged by submit",
         "the port is open but no relay answers",
         "scripts cannot publish to inbound",
         "connection refused",
@@ -327,6 +347,7 @@ def logged_by_the_relay() -> list[str]:
                 and isinstance(node.func, ast.Attribute)
                 and isinstance(node.func.value, ast.Name)
                 and node.func.value.id == "logger"
+                and node.func.attr != "debug"
                 and node.args
                 and isinstance(node.args[0], ast.Constant)
             ):
@@ -337,7 +358,7 @@ def logged_by_the_relay() -> list[str]:
 @pytest.mark.parametrize("line", logged_by_the_relay())
 def test_each_line_of_the_log_is_explained(line: str) -> None:
     quoted = re.findall(r"`([^`]*)`", TEXT)
-    fixed = [part.strip(" ,:") for part in re.split(r"%[\w.]+", line)]
+    fixed = [part.strip(" ,:;") for part in re.split(r"%[\w.]+", line)]
     for words in filter(None, fixed):
         if words != "topic":
             assert any(words in quotation for quotation in quoted), f"the relay logs {line!r}"

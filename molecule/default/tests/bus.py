@@ -15,6 +15,8 @@ from testinfra.host import Host
 ROOT = Path(__file__).parents[3]
 INVENTORY = os.environ.get("MOLECULE_INVENTORY_FILE", "")
 UNIT = "fedmsg-relay.service"
+SOCKETS = "fedmsg-relay.socket"
+SPOOL = "/var/spool/fedmsg"
 LOG = "/var/log/fedmsg/fedmsg-relay.log"
 CONFIG_FILES = ("base.py", "endpoints.py", "logging.py", "relay.py")
 
@@ -63,6 +65,21 @@ def wait_for(condition: Callable[[], T], what: str, seconds: float = 20) -> T:
         assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
         time.sleep(0.1)
     return value
+
+
+def stop(relay: Host) -> None:
+    """Stop the relay, and its sockets, or else whoever connects next would start it."""
+    relay.check_output(f"systemctl stop {SOCKETS}")
+    assert unit_property(relay, "ActiveState") == "inactive"
+
+
+def start(relay: Host) -> None:
+    relay.check_output(f"systemctl start {UNIT}")
+
+
+def spooled(host: Host) -> list[str]:
+    """Names of the messages in the host's spool."""
+    return host.check_output(f"find {SPOOL} -maxdepth 1 -name '[0-9]*' -printf '%f\\n'").split()
 
 
 def unit_property(relay: Host, name: str) -> str:

@@ -53,6 +53,31 @@ def test_one_changed_variable_restarts_exactly_once(relay: Host) -> None:
     assert bus.starts(relay) == starts + 2
 
 
+def test_changed_port_is_open_and_the_former_one_closed_after_one_restart(relay: Host) -> None:
+    starts = bus.starts(relay)
+    only = ("--limit", "busgateway01")
+    change = (*only, "--extra-vars", json.dumps({"fedmsg_base_relay_submit_port": 2005}))
+    address = relay.check_output("getent ahostsv4 busgateway01").split()[0]
+
+    def held() -> set[str]:
+        listening = relay.check_output("ss --tcp --listening --numeric --no-header --processes")
+        return {line.split()[3] for line in listening.splitlines() if '"systemd"' in line}
+
+    try:
+        predicted = bus.changed_tasks(bus.deploy("--check", *change))
+        real = bus.changed_tasks(bus.deploy(*change))
+        assert predicted == real
+        assert bus.starts(relay) == starts + 1
+        assert held() == {f"{address}:{port}" for port in (2003, 2005, 4001)}
+        assert bus.changed_tasks(bus.deploy(*change)) == set()
+        done = relay.run("echo x | fedmsg-logger --verbose")
+        assert (done.rc, "acked by tcp://busgateway01:2005" in done.stderr) == (0, True), done
+    finally:
+        bus.deploy(*only)
+    assert bus.starts(relay) == starts + 2
+    assert held() == {f"{address}:{port}" for port in (2003, 2004, 4001)}
+
+
 def test_run_that_died_before_the_restart_is_made_good(relay: Host) -> None:
     """A run with only the tag of configuring stands for it: config written, relay not restarted."""
     before = bus.generation(relay)
@@ -91,13 +116,20 @@ def untouched(relay: Host) -> Iterator[None]:
     [
         ({"fedmsg_base_environment": "production"}, "fedmsg_base_environment"),
         ({"fedmsg_base_relay_outbound_port": 2003}, "fedmsg_base_relay_outbound_port is 2003"),
+        ({"fedmsg_base_relay_submit_port": 4001}, "fedmsg_base_relay_submit_port is 4001"),
+        ({"fedmsg_base_relay_http": ["127.0.0.1:2004"]}, "fedmsg_base_relay_http is ['127.0.0.1"),
+        ({"fedmsg_base_relay_http": ["http://[::1]/"]}, "addresses like 127.0.0.1:4002"),
+        ({"fedmsg_base_relay_journal": "journal.db"}, "the absolute path of a file"),
+        ({"fedmsg_base_publisher_spool": "/var/spool/fedmsg/"}, "absolute path of a directory"),
+        ({"fedmsg_base_relay_journal_max_bytes": 1000}, "it must be at least 1048576"),
         ({"fedmsg_base_relay_inbound_ports": [70000]}, "each from 1 to 65535"),
         ({"fedmsg_base_relay_group": "nobody"}, "group nobody (fedmsg_base_relay_group)"),
         ({"fedmsg_base_topic_prefix": "org fedora"}, "fedmsg_base_topic_prefix is 'org fedora'"),
         ({"fedmsg_base_zmq_lingr": 1}, "There is no variable fedmsg_base_zmq_lingr"),
         ({"fedmsg_base_extra_endpoints": {"x": ["app01:3000"]}}, "tcp://app01:3000"),
-        ({"fedmsg_base_extra_config": {"relay_inbound": []}}, "must not have relay_inbound"),
+        ({"fedmsg_base_extra_config": {"relay_submit": []}}, "must not have relay_submit"),
         ({"fedmsg_base_relay_inbound_ports": [22]}, "port 22 is held by process"),
+        ({"fedmsg_base_relay_http": ["127.0.0.1:22"]}, "port 22 is held by process"),
         ({"fedmsg_relay_watchdog_sec": 0}, "fedmsg_relay_watchdog_sec is 0"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
@@ -113,9 +145,10 @@ def test_bad_variable_is_refused(variables: dict, message: str, untouched: None)
     ("variables", "message"),
     [
         ({"fedmsg_base_relay_log": "/proc/fedmsg.log"}, "/proc/fedmsg.log"),
+        ({"fedmsg_base_relay_journal": "/root/journal.db"}, "/root/journal.db"),
         ({"fedmsg_base_extra_config": {"timeout": "soon"}}, "'timeout'"),
     ],
-    ids=["relay_log", "extra_config"],
+    ids=["relay_log", "relay_journal", "extra_config"],
 )
 def test_config_that_the_relay_would_not_load_is_refused(
     variables: dict, message: str, untouched: None

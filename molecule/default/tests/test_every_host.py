@@ -32,7 +32,8 @@ def test_probe_reaches_the_relay(bus_host: Host) -> None:
     as_operator = bus.host(bus_host.backend.host, root=False)
     line = bus.probe(as_operator)
     assert line.startswith("FEDMSG OK - tcp://busgateway01:2003 to tcp://busgateway01:4001 in ")
-    assert re.search(r"\| round_trip=[0-9.]+ms;[0-9.]+;[0-9.]+;0$", line)
+    assert "; tcp://busgateway01:2004 acknowledged in " in line
+    assert re.search(r"\| round_trip=[0-9.]+ms;500;2000;0 ack=[0-9.]+ms;500;2000;0$", line)
 
 
 def test_python_finds_the_package(bus_host: Host) -> None:
@@ -41,6 +42,22 @@ def test_python_finds_the_package(bus_host: Host) -> None:
         "cd / && python3 -c 'import fedmsg_relay as f; print(f.__file__)'"
     )
     assert found == "/usr/local/lib/fedmsg-relay/fedmsg_relay/__init__.py"
+
+
+def test_spool_takes_messages_of_all_and_shows_them_to_none(bus_host: Host) -> None:
+    spool, failed = bus_host.file(bus.SPOOL), bus_host.file(f"{bus.SPOOL}/failed")
+    assert (spool.user, spool.group, spool.mode) == ("fedmsg", "fedmsg", 0o3733)
+    assert (failed.user, failed.group, failed.mode) == ("fedmsg", "fedmsg", 0o700)
+    as_operator = bus.host(bus_host.backend.host, root=False)
+    assert as_operator.run(f"ls {bus.SPOOL}").rc != 0
+
+
+def test_spool_is_watched(bus_host: Host) -> None:
+    for name in ("fedmsg-spool.path", "fedmsg-spool.timer"):
+        unit = bus_host.service(name)
+        assert unit.is_enabled and unit.is_running
+    said = bus_host.check_output("journalctl --unit fedmsg-spool.service --output cat")
+    assert "Starting" not in said
 
 
 def test_service_user_cannot_log_in(bus_host: Host) -> None:

@@ -50,14 +50,28 @@ def test_one_listener_sees_all_four(app01: Host) -> None:
         assert {"topic", "msg", "timestamp", "msg_id", "i", "username"} <= set(message)
 
 
-def test_scripts_say_when_nobody_heard_them(relay: Host) -> None:
+def test_what_scripts_publish_while_the_relay_is_away_arrives_later(
+    relay: Host, app01: Host, pkgs01: Host
+) -> None:
+    marker = uuid.uuid4().hex
     person = bus.host("pkgs01", root=False)
-    relay.check_output(f"systemctl stop {bus.UNIT}")
-    try:
-        assert person.run("pkgdb2branch.py guake f41").rc == 75
-        assert person.run("echo hello | fedmsg-logger").rc == 75
-    finally:
-        relay.check_output(f"systemctl start {bus.UNIT}")
+    with listening(app01) as listener:
+        bus.stop(relay)
+        try:
+            person.check_output(f"pkgdb2branch.py guake-{marker} f41")
+            done = person.run(f"echo {marker} | fedmsg-logger")
+            assert (done.rc, done.stdout) == (0, "")
+            assert "1 message spooled in /var/spool/fedmsg" in done.stderr
+            assert person.run(f"echo {marker} | fedmsg-logger --no-spool").rc == 75
+            assert len(bus.spooled(pkgs01)) == 2
+        finally:
+            bus.start(relay)
+        bus.wait_for(lambda: not bus.spooled(pkgs01), "an empty spool", 60)
+        bus.wait_for(lambda: len(listener.messages(marker)) >= 2, "both messages")
+        assert [m["topic"].rpartition(f"{PREFIX}.")[2] for m in listener.messages(marker)] == [
+            "pkgdb.package.branch.new",
+            "logger.log",
+        ]
 
 
 def test_passive_service_runs_unprivileged(app01: Host) -> None:

@@ -11,6 +11,7 @@ from listener import listening
 
 HOSTS = ("busgateway01", "app01", "pkgs01")
 PORTS = (9941, 3998, 3999)
+SUBMIT = 9942
 TOPIC = "org.fedoraproject.prod.logger"
 
 
@@ -25,9 +26,10 @@ def test_the_relay_runs_on_debian_12_with_its_packages() -> None:
 def test_ports_are_those_of_the_inventory_on_the_address_others_use() -> None:
     relay = bus.host("busgateway01")
     address = relay.check_output("getent ahostsv4 busgateway01").split()[0]
-    listening_on = relay.check_output("ss -H -ltnp")
-    ours = [line for line in listening_on.splitlines() if '"fedmsg-relay"' in line]
-    assert sorted(line.split()[3] for line in ours) == sorted(f"{address}:{p}" for p in PORTS)
+    listening_on = relay.check_output("ss -H -ltnp").splitlines()
+    ours = {line.split()[3] for line in listening_on if '"systemd"' in line}
+    assert ours == {f"{address}:{port}" for port in (*PORTS, SUBMIT)}
+    assert all('"fedmsg-relay"' in line for line in listening_on if '"systemd"' in line)
 
 
 def test_the_sandbox_holds_on_debian_12() -> None:
@@ -45,7 +47,14 @@ def test_each_host_reaches_the_bus_by_both_inbound_ports(name: str) -> None:
     assert line.startswith("FEDMSG OK - ")
     for port in PORTS:
         assert f"tcp://busgateway01:{port}" in line
-    assert re.search(r"round_trip_1=[\d.]+ms\S* round_trip_2=[\d.]+ms", line)
+    assert f"tcp://busgateway01:{SUBMIT} acknowledged" in line
+    assert re.search(r"round_trip_1=[\d.]+ms\S* round_trip_2=[\d.]+ms\S* ack=[\d.]+ms", line)
+
+
+def test_messages_are_acknowledged_on_the_port_of_the_inventory() -> None:
+    done = bus.host("pkgs01", root=False).run("echo x | fedmsg-logger --verbose")
+    assert done.rc == 0
+    assert f"acked by tcp://busgateway01:{SUBMIT} as seq" in done.stderr
 
 
 @pytest.mark.parametrize("name", HOSTS)

@@ -1,0 +1,136 @@
+"""What the relay last said of itself, and whether all is well with it.
+
+The relay writes a JSON object a line, every second, to its child's standard input; the keys are in
+`Feed.state`. One that is silent hangs: it has a thread that does nothing but relay and say so.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO
+
+State = dict[str, Any]
+
+# Seconds without a line after which the relay is taken to hang, and those its journal may take to
+# be opened.
+SILENCE = 5.0
+OPENING = 15.0
+
+# Bytes in a line. What is longer is no state of ours.
+LONGEST_LINE = 4 << 20
+
+
+@dataclass
+class Feed:
+    """The latest state: `counts`, `submit`, `journal`, `listeners`, `slow_listeners` and so on.
+
+    Empty until the first line. Written by one thread, read by others: each state is a new object.
+    """
+
+    state: State = field(default_factory=dict)
+    _heard: float = field(default_factory=time.monotonic)
+
+    @property
+    def age(self) -> float:
+        """Seconds since the last line, or since the start."""
+        return time.monotonic() - self._heard
+
+    def follow(self, lines: BinaryIO) -> None:
+        """Take in lines until their end, which is the relay's."""
+        while True:
+            line = lines.readline(LONGEST_LINE)
+            if not line:
+                return
+            try:
+                state = json.loads(line)
+            except (ValueError, RecursionError):
+                state = None
+            if isinstance(state, dict):
+                self.state, self._heard = state, time.monotonic()
+            else:
+                print("http: a line of the relay cannot be read", file=sys.stderr, flush=True)
+
+
+@dataclass(frozen=True)
+class JournalFile:
+    """What the file itself says.
+
+    `bytes` it takes on the disk, its write-ahead log included; when its `oldest` message was
+    received, in seconds since 1970.
+    """
+
+    bytes: int
+    oldest: float | None
+
+
+def problems(feed: Feed, backlog_error: str | None) -> list[str]:
+    """Why somebody has to look at the relay now, one line each. None: it is healthy."""
+    found = []
+    state, journal = feed.state, part(feed.state, "journal")
+    if feed.age > SILENCE:
+        found.append(f"the relay has said nothing for {feed.age:.0f} s: it hangs or is overloaded")
+    elif not state:
+        found.append("the relay has only just started")
+    kind = journal.get("state")
+    if kind == "failing":
+        found.append(
+            f"the journal fails, nothing is acknowledged: {journal.get('error')}"
+            f"{_for(journal.get('since'), state)}"
+        )
+    elif kind == "opening" and _between(state.get("started"), state.get("now")) > OPENING:
+        found.append(f"the journal is still not open{_for(state.get('started'), state)}")
+    if backlog_error is not None and kind not in ("failing", "opening"):
+        found.append(f"the backlog cannot be read: {backlog_error}")
+    return found
+
+
+def warnings(feed: Feed) -> list[str]:
+    """What is worth knowing and mends itself, or has been lost already."""
+    found = []
+    missing = part(feed.state, "journal").get("unjournaled")
+    if missing:
+        found.append(f"{missing} messages since the start are missing from the backlog")
+    for slow in slow_listeners(feed.state):
+        about = "" if slow.get("exact") else "up to "
+        found.append(
+            f"listener {slow.get('address')} was too slow and missed {about}{slow.get('missed')}"
+            " messages"
+        )
+    return found
+
+
+def report(feed: Feed, backlog_error: str | None) -> dict[str, Any]:
+    """What `/health` answers."""
+    found = problems(feed, backlog_error)
+    return {
+        "healthy": not found,
+        "problems": found,
+        "warnings": warnings(feed),
+        "state_age": round(feed.age, 3),
+        "relay": feed.state,
+    }
+
+
+def part(state: State, key: str) -> State:
+    """An object of the state; an empty one if it is not there."""
+    found = state.get(key)
+    return found if isinstance(found, dict) else {}
+
+
+def slow_listeners(state: State) -> list[State]:
+    found = state.get("slow_listeners")
+    return [slow for slow in found if isinstance(slow, dict)] if isinstance(found, list) else []
+
+
+def _for(since: Any, state: State) -> str:
+    seconds = _between(since, state.get("now"))
+    return f" (for {seconds:.0f} s)" if seconds > 0 else ""
+
+
+def _between(earlier: Any, later: Any) -> float:
+    if isinstance(earlier, (int, float)) and isinstance(later, (int, float)):
+        return later - earlier
+    return 0.0

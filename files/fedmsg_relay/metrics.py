@@ -1,0 +1,150 @@
+"""The relay's state for Prometheus, in its text format.
+
+Counters are since the relay's start: Prometheus knows how to go on after a restart. Every cause of
+a loss is a label, so that an alert can say what was lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from . import health
+from .health import Feed, JournalFile
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+# Addresses that have a series of their own; more are summed up.
+MOST_LISTENERS = 100
+OTHERS = "others"
+
+JOURNAL_STATES = ("ok", "failing", "opening", "none")
+
+
+def text(feed: Feed, journal: JournalFile | None, healthy: bool) -> bytes:
+    """What `/metrics` answers."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Collector(list(_families(feed, journal, healthy))))
+    return generate_latest(registry)
+
+
+class _Collector(Collector):
+    def __init__(self, families: list[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
+
+
+def _families(feed: Feed, journal: JournalFile | None, healthy: bool) -> Iterator[Metric]:
+    yield _gauge("healthy", "1 if /health says so, else 0", int(healthy))
+    yield _gauge("state_age_seconds", "Time since the relay last said that it runs", feed.age)
+    state = feed.state
+    if not state:
+        return
+    version = str(state.get("version", "unknown"))
+    yield InfoMetricFamily("fedmsg_relay_build", "Version of the relay", {"version": version})
+    yield _gauge("start_time_seconds", "When the relay started", _number(state.get("started")))
+    yield from _messages(health.part(state, "counts"))
+    yield from _submits(health.part(state, "submit"))
+    yield from _journal(health.part(state, "journal"))
+    if journal is not None:
+        yield _gauge("journal_file_bytes", "Disk space of the journal", journal.bytes)
+        if journal.oldest is not None:
+            help_text = "When the oldest message of the backlog was received"
+            yield _gauge("journal_oldest_timestamp_seconds", help_text, journal.oldest)
+    yield _gauge("listeners", "Listeners connected", _number(state.get("listeners")))
+    help_text = "Messages held back since the start until listeners are back"
+    yield _gauge("held_messages", help_text, _number(state.get("held")))
+    help_text = "Messages that listeners missed because they were too slow, or at most so many"
+    yield _counter("listener_missed_messages", help_text, _number(state.get("missed")))
+    yield from _slow_listeners(health.slow_listeners(state))
+
+
+def _messages(counts: dict[str, Any]) -> Iterator[Metric]:
+    family = CounterMetricFamily(
+        "fedmsg_relay_messages",
+        "Messages received, by what became of them: untouched and repaired ones were relayed",
+        labels=("outcome", "cause"),
+    )
+    family.add_metric(("untouched", ""), _number(counts.get("untouched")))
+    for outcome in ("repaired", "dropped"):
+        for cause, number in sorted(health.part(counts, outcome).items()):
+            family.add_metric((outcome, str(cause)), _number(number))
+    yield family
+
+
+def _submits(submit: dict[str, Any]) -> Iterator[Metric]:
+    family = CounterMetricFamily(
+        "fedmsg_relay_submits",
+        "Messages submitted, by the answer; a duplicate was stored before",
+        labels=("result", "cause"),
+    )
+    for result in ("accepted", "duplicate"):
+        family.add_metric((result, ""), _number(submit.get(result)))
+    for cause, number in sorted(health.part(submit, "refused").items()):
+        family.add_metric(("refused", str(cause)), _number(number))
+    yield family
+    help_text = "Messages submitted that wait for the disk"
+    yield _gauge("submits_pending", help_text, _number(submit.get("pending")))
+
+
+def _journal(journal: dict[str, Any]) -> Iterator[Metric]:
+    states = GaugeMetricFamily(
+        "fedmsg_relay_journal_state", "1 for the state the journal is in", labels=("state",)
+    )
+    for state in JOURNAL_STATES:
+        states.add_metric((state,), int(journal.get("state") == state))
+    yield states
+    help_text = "Messages written to the journal"
+    yield _counter("journal_written", help_text, _number(journal.get("written")))
+    help_text = "Messages relayed that are missing from the journal"
+    yield _counter("journal_missing", help_text, _number(journal.get("unjournaled")))
+    last_seq = _number(journal.get("last_seq"))
+    yield _gauge("journal_last_seq", "Sequence number of the message stored last", last_seq)
+    help_text = "Messages that wait to be written to the journal"
+    yield _gauge("journal_waiting_messages", help_text, _number(journal.get("waiting")))
+    help_text = "Bytes of the messages that wait"
+    yield _gauge("journal_waiting_bytes", help_text, _number(journal.get("waiting_bytes")))
+
+
+def _slow_listeners(slow: list[dict[str, Any]]) -> Iterator[Metric]:
+    missed = GaugeMetricFamily(
+        "fedmsg_relay_slow_listener_missed_messages",
+        "Messages a listener missed because it was too slow; exact=false: at most so many",
+        labels=("address", "exact"),
+    )
+    since = GaugeMetricFamily(
+        "fedmsg_relay_slow_listener_since_seconds",
+        "When a listener that is too slow began to be",
+        labels=("address",),
+    )
+    # The worst ones by themselves: their number must be bounded, and nothing may be left out.
+    worst = sorted(slow, key=lambda each: -_number(each.get("missed")))
+    for each in worst[:MOST_LISTENERS]:
+        address, exact = str(each.get("address")), str(bool(each.get("exact"))).lower()
+        missed.add_metric((address, exact), _number(each.get("missed")))
+        since.add_metric((address,), _number(each.get("since")))
+    others = worst[MOST_LISTENERS:]
+    if others:
+        missed.add_metric((OTHERS, "false"), sum(_number(each.get("missed")) for each in others))
+    yield missed
+    yield since
+    yield _gauge("slow_listeners", "Listeners that missed messages lately", len(slow))
+
+
+def _gauge(name: str, help_text: str, value: float) -> Metric:
+    return GaugeMetricFamily(f"fedmsg_relay_{name}", help_text, value=value)
+
+
+def _counter(name: str, help_text: str, value: float) -> Metric:
+    return CounterMetricFamily(f"fedmsg_relay_{name}", help_text, value=value)
+
+
+def _number(value: Any) -> float:
+    return value if isinstance(value, (int, float)) else 0.0

@@ -1,0 +1,270 @@
+"""What a listener may ask of the backlog, in datagrepper's words, and the pages that answer it.
+
+Of datagrepper's `/raw` there are `start`, `end`, `delta`, `rows_per_page`, `page`, `order`, `topic`
+and `user`. Times are when the relay *received* a message, since a spooled one comes late and with
+an old timestamp of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+import time
+from array import array
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Callable
+from urllib.parse import parse_qs
+
+from . import message
+from .errors import FedmsgRelayError
+from .journal import JournalReader
+
+# datagrepper's.
+DEFAULT_ROWS = 25
+MOST_ROWS = 100
+
+# Values of one parameter that can be given more than once.
+MOST_VALUES = 50
+
+# Seconds. A hub that starts asks for all up to now, in whole seconds and by its own clock; what
+# came since is sent to it only once it has connected. So an `end` of that kind is no bound at all.
+JUST_NOW = 10
+
+# Seconds that a publisher's clock may be ahead of the relay's. A hub asks from the timestamp of the
+# message it had last, and there may be none at all received that late.
+AHEAD = 60
+
+# Seqs looked at in one statement, and seconds after which a search is given up.
+STRETCH = 500
+LONGEST_SEARCH = 10.0
+
+# Walks from page to page whose first message is remembered.
+MOST_WALKS = 1000
+
+# Where a message names its users: itself, `msg` and `msg.commit`, under any of these keys.
+_USER_KEYS = ("username", "user", "agent", "owner")
+_NAME_KEYS = ("username", "name")
+
+
+class BadQuery(FedmsgRelayError):
+    """A parameter cannot be used: the text names it."""
+
+
+class TooLong(FedmsgRelayError):
+    """A search would take too long."""
+
+
+@dataclass(frozen=True)
+class Query:
+    """What is asked for. `start` and `end` are seconds since 1970, both included; None: no bound.
+
+    `walk` is the same for all pages of one walk through them.
+    """
+
+    start: float | None
+    end: float | None
+    topics: tuple[str, ...]
+    users: tuple[str, ...]
+    rows_per_page: int
+    page: int
+    descending: bool
+    walk: tuple[object, ...]
+
+
+@dataclass(frozen=True)
+class Page:
+    """The number of pages there are, and the seqs of the messages on this one, in order."""
+
+    pages: int
+    seqs: Sequence[int]
+
+
+def parse(text: str, now: float) -> Query:
+    """Read a query string. Raises BadQuery."""
+    values = parameters(text, _ONE + _SEVERAL)
+    numbers = {
+        key: _number(key, values[key][0], float, "a number of seconds")
+        for key in _TIMES
+        if key in values
+    }
+    start, end, delta = (numbers.get(key) for key in _TIMES)
+    if delta is not None:
+        if delta < 0:
+            raise BadQuery("delta must not be negative")
+        if start is not None and end is not None:
+            raise BadQuery("only two of start, end and delta can be given")
+        if start is None:
+            start = (now if end is None else end) - delta
+        else:
+            end = start + delta
+    if end is not None and end >= (now - JUST_NOW if end == int(end) else now):
+        end = None
+    order = values.get("order", ["desc"])[0]
+    if order not in ("asc", "desc"):
+        raise BadQuery(f"order must be asc or desc, not {order[:50]!r}")
+    rows = _whole("rows_per_page", values, DEFAULT_ROWS, MOST_ROWS)
+    return Query(
+        start,
+        end,
+        tuple(values.get("topic", ())),
+        tuple(values.get("user", ())),
+        rows,
+        _whole("page", values, 1, 1 << 53),
+        order == "desc",
+        (rows, *(values.get(key, [None])[0] for key in _TIMES)),
+    )
+
+
+def parameters(text: str, known: Sequence[str]) -> dict[str, list[str]]:
+    """The values of each parameter of a query string. Raises BadQuery for one not `known`."""
+    try:
+        values = parse_qs(text, keep_blank_values=True, errors="strict", max_num_fields=200)
+    except ValueError as error:
+        raise BadQuery(f"the query cannot be read: {error}") from error
+    for key, given in values.items():
+        if key not in known:
+            raise BadQuery(f"no parameter {key[:50]!r}, there are {', '.join(known)}")
+        most = MOST_VALUES if key in _SEVERAL else 1
+        if len(given) > most:
+            raise BadQuery(f"{key} is given {len(given)} times, at most {most} can be")
+    return values
+
+
+class Pages:
+    """Finds pages. One for all threads: it remembers where a walk through the pages began."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._begun: OrderedDict[tuple[object, ...], int] = OrderedDict()
+
+    def find(self, reader: JournalReader, query: Query) -> Page:
+        """The page asked for, empty where there is none. Raises JournalError and TooLong."""
+        first, last = reader.bounds()
+        if query.start is not None:
+            first = max(first, _first_since(reader, query.start))
+        if query.end is not None:
+            last = min(last, reader.first_from(math.nextafter(query.end, math.inf)) - 1)
+        found: Sequence[int]
+        if query.topics or query.users:
+            found = _search(reader, first, last, query)
+        else:
+            # The seqs are consecutive, so they need not be read to be counted.
+            first = self._beginning(query, first)
+            found = range(first, last + 1)
+        before = (query.page - 1) * query.rows_per_page
+        if query.descending:
+            found = found[::-1]
+        pages = -(-len(found) // query.rows_per_page)
+        return Page(pages, found[before : before + query.rows_per_page])
+
+    def _beginning(self, query: Query, first: int) -> int:
+        """The first seq of page 1 when that was asked for.
+
+        The oldest messages may be deleted while somebody goes from page to page: counted from what
+        is the oldest then, later pages would begin further on, and leave messages out.
+        """
+        if query.descending:
+            return first
+        with self._lock:
+            if query.page == 1:
+                self._begun[query.walk] = first
+                self._begun.move_to_end(query.walk)
+                if len(self._begun) > MOST_WALKS:
+                    self._begun.popitem(last=False)
+            return min(first, self._begun.get(query.walk, first))
+
+
+def users_of(body: Any) -> Iterator[str]:
+    """The users a message names: who sent it, and those its `msg` and `msg.commit` tell of.
+
+    Under the keys `username`, `user`, `agent` and `owner`, a string or an object with a `username`
+    or a `name`.
+    """
+    msg = body.get("msg") if isinstance(body, dict) else None
+    commit = msg.get("commit") if isinstance(msg, dict) else None
+    for part in (body, msg, commit):
+        if not isinstance(part, dict):
+            continue
+        for named in map(part.get, _USER_KEYS):
+            names = map(named.get, _NAME_KEYS) if isinstance(named, dict) else [named]
+            yield from (name for name in names if isinstance(name, str))
+
+
+def _first_since(reader: JournalReader, start: float) -> int:
+    """The first seq received since `start`, or stamped so by a publisher whose clock is ahead."""
+    first = reader.first_from(start)
+    if start != int(start):
+        return first  # the timestamps of messages are whole
+    stamped = [b'"timestamp":%d' % start, b'"timestamp": %d' % start]
+    for begin in range(reader.first_from(start - AHEAD), first, STRETCH):
+        for seq in reader.search(begin, min(first, begin + STRETCH) - 1, (), stamped):
+            body = _body(reader, seq)
+            if isinstance(body, dict) and body.get("timestamp") == start:
+                return seq
+    return first
+
+
+def _search(reader: JournalReader, first: int, last: int, query: Query) -> array[int]:
+    wanted = set(query.users)
+    # As JSON writes a name, with and without escapes: SQLite looks for these without parsing.
+    containing = sorted({text.encode() for user in wanted for text in _written(user)})
+    found = array("q")
+    end = time.monotonic() + LONGEST_SEARCH
+    # A stretch at a time: a statement that reads for long would hold up the journal's upkeep.
+    for begin in range(first, last + 1, STRETCH):
+        stretch = reader.search(begin, min(last, begin + STRETCH - 1), query.topics, containing)
+        for seq in stretch:
+            if not wanted or _is_of(reader, seq, wanted):
+                found.append(seq)
+            if time.monotonic() > end:
+                raise TooLong(_TOO_LONG)
+        if time.monotonic() > end:
+            raise TooLong(_TOO_LONG)
+    return found
+
+
+def _written(user: str) -> Iterator[str]:
+    yield json.dumps(user)
+    if not user.isascii():
+        yield json.dumps(user, ensure_ascii=False)
+
+
+def _is_of(reader: JournalReader, seq: int, wanted: set[str]) -> bool:
+    return not wanted.isdisjoint(users_of(_body(reader, seq)))
+
+
+def _body(reader: JournalReader, seq: int) -> Any:
+    """The message, or None if it is gone by now."""
+    stored = reader.get(seq)
+    try:
+        return None if stored is None else message.loads(stored.body)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _whole(key: str, values: dict[str, list[str]], default: int, most: int) -> int:
+    if key not in values:
+        return default
+    number: int = _number(key, values[key][0], int, "a whole number")
+    if not 1 <= number <= most:
+        raise BadQuery(f"{key} must be from 1 to {most}, not {number}")
+    return number
+
+
+def _number(key: str, text: str, kind: Callable[[str], Any], wanted: str) -> Any:
+    try:
+        number = kind(text[:50])
+        if math.isfinite(number):
+            return number
+    except (ValueError, OverflowError):
+        pass
+    raise BadQuery(f"{key} must be {wanted}, not {text[:50]!r}")
+
+
+_TIMES = ("start", "end", "delta")
+_ONE = (*_TIMES, "rows_per_page", "page", "order")
+_SEVERAL = ("topic", "user")
+_TOO_LONG = f"the search took more than {LONGEST_SEARCH:g} s: ask for a shorter time"
