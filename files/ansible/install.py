@@ -4,8 +4,12 @@ The roles run it with `python3 -c`. Standard input is a JSON object: path to {co
 {link} for a symbolic link. Each file is replaced by renaming, so that a program that is being read
 is never half of one release and half of another. `SITE/` stands for the directory of local packages
 of the system's Python. Prints the paths, one a line.
+
+Modules are compiled: those who run them cannot write beside them, and would compile all of them at
+every start, which takes as long as everything else a relay does until it is there.
 """
 
+import compileall
 import json
 import os
 import site
@@ -31,6 +35,8 @@ def main() -> None:
                 stream.write(file["content"].encode())
                 os.fchmod(stream.fileno(), int(file["mode"], 8))
         os.rename(beside, path)
+        if path.endswith(".py"):
+            compileall.compile_file(path, quiet=2)
         print(path)
 
 
