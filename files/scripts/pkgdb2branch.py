@@ -27,6 +27,8 @@ def main() -> int:
                 modname="pkgdb",
                 msg=branch_message(arguments, branch),
             )
+        except fedmsg_relay.MessageRefused as error:  # and would be again
+            return complain(f"{arguments.package} {branch}: {error}", os.EX_DATAERR)
         except fedmsg_relay.PublishError as error:
             return complain(f"{arguments.package} {branch}: {error}", os.EX_TEMPFAIL)
         except (fedmsg_relay.ConfigError, fedmsg_relay.SigningError) as error:

@@ -21,7 +21,7 @@ HOOK = Path(__file__).parents[2] / "files/scripts/git-post-receive"
 RECORDER = """
 import json, os, time
 
-from .api import MessageTooLarge
+from .errors import MessageRefused
 
 class PublishError(Exception):
     pass
@@ -31,7 +31,7 @@ def destroy():
 
 def publish(topic, modname, msg):
     if len(msg["commit"]["message"]) > 1000:
-        raise MessageTooLarge("relays take no more than this")
+        raise MessageRefused("relays take no more than this")
     with open(os.environ["RECORDED"], "a") as recorded:
         print(json.dumps([f"{modname}.{topic}", os.getcwd(), msg]), file=recorded)
     if int(os.environ.get("RECORDER_FAILS", 0)) == sum(1 for _ in open(os.environ["RECORDED"])):
@@ -55,7 +55,7 @@ class Push:
         library = directory / "library"
         (library / "fedmsg_relay").mkdir(parents=True)
         (library / "fedmsg_relay/__init__.py").write_text(RECORDER)
-        (library / "fedmsg_relay/api.py").write_text("class MessageTooLarge(Exception): pass\n")
+        (library / "fedmsg_relay/errors.py").write_text("class MessageRefused(Exception): pass\n")
         self.environment = {
             "PATH": os.environ["PATH"],
             "HOME": str(directory),
