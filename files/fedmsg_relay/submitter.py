@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import struct
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,8 +19,6 @@ from .errors import PublishError
 
 # No reply is longer: an error is one line.
 _LARGEST_REPLY = 1 << 20
-# As libzmq sends it: number of the event, value. `zmq.utils.monitor` imports asyncio for this.
-_EVENT = struct.Struct("=hi")
 # Names of monitors. libzmq may hold one for a moment after its socket, and its id(), are gone.
 _numbers = itertools.count()
 
@@ -111,7 +108,7 @@ class Submitter:
     def _read_events(self) -> None:
         while True:
             try:
-                event, _ = _EVENT.unpack(self._events.recv_multipart(zmq.NOBLOCK)[0])
+                event, _ = sockets.monitor_event(self._events, zmq.NOBLOCK)
             except zmq.Again:
                 return
             self._connected = event == zmq.EVENT_HANDSHAKE_SUCCEEDED

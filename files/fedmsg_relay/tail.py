@@ -17,7 +17,6 @@ import time
 from typing import Any
 
 import zmq
-from zmq.utils.monitor import recv_monitor_message
 
 from . import cli, endpoints, log, message, signatures, sockets
 from .config import Config
@@ -197,7 +196,7 @@ def _connect_and_wait(subscriber: zmq.Socket[bytes], config: Config) -> None:
     missing = connect(subscriber, config)
     end = time.monotonic() + (config["timeout"] or 2.0)
     while missing and monitor.poll(max(0, int((end - time.monotonic()) * 1000))):
-        recv_monitor_message(monitor)
+        sockets.monitor_event(monitor)
         missing -= 1
     subscriber.disable_monitor()
 

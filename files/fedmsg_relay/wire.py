@@ -48,7 +48,7 @@ class Checked(NamedTuple):
 
     `cause` says why it was dropped or what was repaired and is None for a message left untouched.
     `topic` is the sender's, undecodable bytes escaped, for the log. `msg_id` is that of what goes
-    out, with what cannot be encoded (half of a surrogate pair) escaped.
+    out; JSON may hold what UTF-8 cannot, half of a surrogate pair.
     """
 
     frames: list[bytes] | None
@@ -100,7 +100,7 @@ class Checker:
             return self._wrapped(topic_text, topic, text.strip(), UNREADABLE)
         bad = [key for key, is_good in _NEEDED.items() if not is_good(parsed.get(key))]
         if not bad:
-            return Checked(frames, None, topic_text, _encodable(parsed["msg_id"]))
+            return Checked(frames, None, topic_text, parsed["msg_id"])
         if any(key in parsed for key in _SIGNED):
             # A signed message cannot be completed: any key that is added breaks its signature.
             return self._wrapped(topic_text, topic, text.strip())
@@ -124,7 +124,7 @@ class Checker:
         body = "{{{}}}".format(
             ",".join(f"{json.dumps(key)}:{raw}" for key, raw in sorted(members.items()))
         ).encode()
-        return Checked([topic, body], cause, topic_text, _encodable(json.loads(members["msg_id"])))
+        return Checked([topic, body], cause, topic_text, json.loads(members["msg_id"]))
 
 
 def _is_usable(timestamp: Any) -> bool:
@@ -184,10 +184,6 @@ def _skip_blanks(text: str, position: int) -> int:
     while text[position] in " \t\n\r":
         position += 1
     return position
-
-
-def _encodable(text: str) -> str:
-    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 def _shown(topic: bytes) -> str:
