@@ -13,22 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
 import zmq
 from fedmsg_relay.spool import decoded
 
 from tests.conftest import RELAY, Bus, Listener, environment, wait_for
 
 MakeListener = Callable[..., Listener]
-
-
-@pytest.fixture
-def spool(bus: Bus) -> Path:
-    """A spool, and a journal and submit address for the relay of the bus."""
-    path = bus.directory / "spool"
-    path.mkdir()
-    bus.with_journal(publisher_spool=str(path))
-    return path
 
 
 def second_bus(bus: Bus) -> Bus:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import signal
-import subprocess
 import sys
 import time
 from typing import Any, Callable
@@ -127,7 +126,7 @@ def test_one_that_stalls_is_cut_off_by_bytes_before_it_has_many_messages(
         sender.send(*numbered(number, padding="x" * (1 << 20)))
         assert json.loads(awake.receive()[1])["msg"]["n"] == number
     relay.wait_for_line(f"listener {stalled.address} too slow, cut off")
-    assert peak_mib(relay) < 300  # 64 MiB for it, and what the allocator keeps of it
+    assert peak_mib(relay) < 300  # 40 MiB for it, and what the allocator keeps of it
     assert relay.output.count("too slow, cut off") <= 3  # it comes back, and stalls again
 
 
@@ -203,17 +202,21 @@ def test_a_stop_does_not_wait_for_one_that_stalls(
     assert f"listener {stalled.address} too slow, cut off" in relay.output
 
 
-def test_upstream_would_lose_them_in_silence(bus: Bus, context: zmq.Context[Any]) -> None:
-    """What libzmq does by itself, and why the relay does otherwise: nothing tells of the loss."""
+def test_libzmq_by_itself_loses_them_in_silence(bus: Bus, context: zmq.Context[Any]) -> None:
+    """Why the relay does otherwise: every message is taken, and most of them never arrive."""
     socket = context.socket(zmq.XPUB)
     socket.setsockopt(zmq.SNDHWM, 100)
     socket.bind(bus.outbound)
-    child = subprocess.Popen([sys.executable, "-c", LISTENER, bus.outbound, ""])
-    try:
-        assert socket.poll(20_000)
-        child.send_signal(signal.SIGSTOP)
-        for number in range(2000):
-            socket.send_multipart(numbered(number, padding="x" * 100_000), zmq.NOBLOCK)
-    finally:
-        child.kill()
-        child.wait()
+    listening = bus.start(sys.executable, "-c", LISTENER, bus.outbound, "")
+    assert socket.poll(20_000)
+    listening.child.send_signal(signal.SIGSTOP)
+    for number in range(2000):
+        socket.send_multipart(numbered(number, padding="x" * 100_000), zmq.NOBLOCK)
+    listening.child.send_signal(signal.SIGCONT)
+
+    def hears_again() -> bool:
+        socket.send_multipart(numbered(2000), zmq.NOBLOCK)
+        return "2000" in listening.output.split()
+
+    wait_for(hears_again)
+    assert len(set(listening.output.split()) - {"2000"}) < 1000

@@ -29,14 +29,6 @@ SOMEBODY = 65533
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be several users")
 
 
-@pytest.fixture
-def spool(bus: Bus) -> Path:
-    path = bus.directory / "spool"
-    path.mkdir()
-    bus.with_journal(publisher_spool=str(path))
-    return path
-
-
 def message(number: int, **more: Any) -> tuple[bytes, bytes]:
     body = {"topic": "t", "timestamp": 1, "msg_id": f"id-{number}", "msg": {}, **more}
     return b"t", json.dumps(body).encode()
