@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import threading
 from pathlib import Path
 from typing import Any, Callable
@@ -67,8 +68,6 @@ class TestReply:
         body = b'{ "msg_id":"x", "topic" : "t","timestamp":1.50, "a":1e400,"a":"\\u00e9\xc3\xa9"}'
         assert client.submit(b"topic", body)["ok"]
         assert listening.receive() == [b"topic", body]
-        import sqlite3
-
         with sqlite3.connect(bus.journal) as db:
             assert db.execute("SELECT topic, body FROM message").fetchall() == [("topic", body)]
 
@@ -76,7 +75,7 @@ class TestReply:
         self, bus: Bus, relay: Process, client: Submitter, listener: MakeListener
     ) -> None:
         listening = listener(relay)
-        total = 12_000  # more than the relay takes before it answers
+        total = 12_000
         sent = {client.send(*numbered(number)): number for number in range(total)}
         answered = {}
         for _ in range(total):
@@ -207,6 +206,24 @@ def test_a_sender_that_reads_no_reply_harms_nobody(
     for number in range(10_000, 10_020):
         assert client.submit(*numbered(number))["ok"]
     wait_for(lambda: len(bus.journaled()) == 5020)
+
+
+def test_more_than_may_be_pending_waits_at_its_sender_and_is_taken_later(
+    bus: Bus, relay: Process, client: Submitter
+) -> None:
+    total = 12_000  # the relay takes 10,000 before it answers
+    lock = sqlite3.connect(bus.journal, isolation_level=None)
+    lock.execute("BEGIN IMMEDIATE")  # nothing can be written meanwhile
+    sent = {client.send(*numbered(number)) for number in range(total)}
+    assert not client.socket.poll(1500)  # none is acknowledged; absence can only be waited for
+    lock.execute("ROLLBACK")
+    answered = set()
+    for _ in range(total):
+        correlation, reply = client.reply()
+        assert reply["ok"], reply
+        answered.add(correlation)
+    assert answered == sent
+    lock.close()
 
 
 def test_submit_without_a_journal_is_refused_at_the_start(bus: Bus) -> None:
