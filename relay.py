@@ -5,10 +5,11 @@
                                                     ├─► check ─► outbound (XPUB) ◄─ SUB connects
     fedmsg-logger ─ request ─► submit (ROUTER) ─────┘     └────► journal ─► reply, backlog (HTTP)
 
-The way of a message is `_relay_batch`, and fedmsg_relay.submit for those that are acknowledged. One
-thread owns the sockets and waits for nothing else: a bound SUB or XSUB sends its subscription to a
-newcomer only when its thread runs, so a relay that pauses for half a second loses every publisher
-that comes and goes meanwhile. Disks and HTTP clients are other threads' and processes' business.
+The way of a message is `_relay_batches`, and fedmsg_relay.submit for those that are acknowledged.
+One thread owns the sockets and waits for nothing else: a bound SUB or XSUB sends its subscription
+to a newcomer only when its thread runs, so a relay that pauses for half a second loses every
+publisher that comes and goes meanwhile. Disks and HTTP clients are other threads' and processes'
+business.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from fedmsg_relay import __version__, log, preflight, process, sockets, state, s
 from fedmsg_relay import config as global_config
 from fedmsg_relay.account import SUMMARY_PERIOD, Account
 from fedmsg_relay.errors import FedmsgRelayError
-from fedmsg_relay.journal import Row
+from fedmsg_relay.inbound import Inbound
+from fedmsg_relay.journal import make_row
 from fedmsg_relay.loop import Loop
 from fedmsg_relay.monitoring import FREQUENCY, Monitoring
 from fedmsg_relay.outbound import SURVEY_PERIOD, Outbound
@@ -40,12 +42,8 @@ from fedmsg_relay.wire import INTERNAL_ERROR, Checked, Checker
 
 NAME = "fedmsg-relay"
 
-# Messages relayed before timers, signals and listeners get their turn: some tens of milliseconds.
-BATCH = 1000
-
-# Messages taken from one publisher ahead of their turn. A PUB socket that is left as it is made
-# throws away what does not fit its queue of 1,000, so there is room for a burst.
-INBOUND_QUEUE = 10_000
+# Batches relayed before timers, signals and listeners get their turn: some milliseconds.
+BATCHES = 10
 
 # Connections the kernel keeps for us while we do not accept: a hundred scripts may start at once.
 LISTEN_BACKLOG = 4096
@@ -75,6 +73,7 @@ class Relay:
         self._stopping = False
         self._started = time.time()
         self._context = zmq.Context(io_threads=config["io_threads"])
+        self._inbound = Inbound(self._context, config)
         self._outbound = Outbound(self._context, config)
         self._recorder = Recorder(config) if config["relay_journal"] is not None else None
         self._submit: Submit | None = None
@@ -99,16 +98,8 @@ class Relay:
         self._loop.on_input(self._outbound.listeners.monitor, self._count_listeners)
         self._loop.on_input(self._outbound.socket, self._count_listeners)
         self._bind(self._outbound.socket, "outbound: listeners", self._addresses.outbound, passed)
-        # XSUB rather than SUB: the wire is the same, and it can take its subscription back without
-        # discarding what has already arrived, which is how `_drain` stops publishers that stay.
-        # Twice the limit: what is a little too large is counted, and what could fill the memory
-        # ends its sender's connection instead.
-        self._inbound = sockets.make(self._context, zmq.XSUB, self._config)
-        self._inbound.setsockopt(zmq.MAXMSGSIZE, 2 * self._config["relay_max_message_bytes"])
-        self._inbound.setsockopt(zmq.RCVHWM, INBOUND_QUEUE)
-        self._inbound.send(b"\x01")
-        self._loop.on_input(self._inbound, self._relay_batch)
-        self._bind(self._inbound, "inbound: scripts", self._addresses.inbound, passed)
+        self._loop.on_input(self._inbound.socket, self._relay_batches)
+        self._bind(self._inbound.socket, "inbound: scripts", self._addresses.inbound, passed)
         if self._recorder is not None and self._addresses.submit:
             parts = (self._recorder, self._checker.check, self._outbound.emit)
             self._submit = Submit(self._context, self._config, *parts)
@@ -153,7 +144,7 @@ class Relay:
     def close(self) -> None:
         """Close all; waits `zmq_linger` milliseconds for listeners to take what is queued."""
         self._monitoring.close()
-        self._inbound.close(linger=0)
+        self._inbound.close()
         if self._recorder is not None:
             self._recorder.close()
             self._take_results()
@@ -163,27 +154,33 @@ class Relay:
         self._web.close()
         self._context.term()
 
-    def _relay_batch(self) -> int:
-        """The way of a message: receive, check, emit, journal. Returns how many were received."""
-        receive, check = self._inbound.recv_multipart, self._checker.check
-        for number in range(BATCH):
-            try:
-                frames = receive(zmq.NOBLOCK)
-            except zmq.Again:
-                return number
+    def _relay_batches(self) -> None:
+        """The way of a message: receive, check, emit, journal; many at a time when many come."""
+        for _ in range(BATCHES):
+            received = self._inbound.receive()
+            if not received:
+                return
             started = time.perf_counter()
-            try:
-                checked = check(frames)
-            except Exception:
-                self._account.enter_internal_error()
-                checked = Checked(None, INTERNAL_ERROR, "")
-            if checked.frames is not None:
-                self._outbound.emit(checked.frames)
-                if self._recorder is not None:
-                    body = checked.frames[1]
-                    self._recorder.add(Row(time.time(), checked.topic, checked.msg_id, body))
+            checked = [self._check(frames) for frames in received]
+            self._outbound.emit([each.frames for each in checked if each.frames is not None])
+            self._journal(checked)
             self._account.enter(checked, time.perf_counter() - started)
-        return BATCH
+
+    def _check(self, frames: list[bytes]) -> Checked:
+        try:
+            return self._checker.check(frames)
+        except Exception:  # a bug, and not a reason to be without the other messages
+            self._account.enter_internal_error()
+            return Checked(None, INTERNAL_ERROR, "")
+
+    def _journal(self, checked: list[Checked]) -> None:
+        if self._recorder is not None:
+            now = time.time()
+            self._recorder.add([
+                make_row((now, each.topic, each.msg_id, each.frames[1], False))
+                for each in checked
+                if each.frames is not None
+            ])  # fmt: skip
 
     def _receive_submits(self) -> None:
         if self._submit is not None:
@@ -204,10 +201,9 @@ class Relay:
     def _drain(self) -> None:
         """Tell publishers to send no more, and relay all that they had sent.
 
-        Not by unbinding: libzmq ends all connections of an address with it, and what they hold.
         Requests that were not read are submitted again, to this relay or to another.
         """
-        self._inbound.send(b"\x00")
+        self._inbound.refuse_more()
         if self._submit is not None:
             self._loop.pause(self._submit.socket, True)
         before = seen = self._account.counts.received
@@ -278,6 +274,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="check the configuration and exit")
     parser.add_argument("--version", action="version", version=f"{NAME} {__version__}")
     args = parser.parse_args(argv)
+
     faulthandler.enable()  # the watchdog kills with SIGABRT: leave a traceback of what hung
     process.set_name(NAME)
     if hasattr(sys, "set_int_max_str_digits"):  # what listeners cannot read must not be read here

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 from . import log
 from .counts import Counts, RateLimit
@@ -23,20 +24,22 @@ class Account:
         self._summarised = Counts()
         self._warnings = RateLimit(period=SUMMARY_PERIOD)
 
-    def enter(self, checked: Checked, seconds: float) -> None:
-        """Enter one message of the inbound side, and how long it took."""
-        self._monitoring.headcount += 1
-        self._monitoring.times.append(seconds)
-        if checked.cause is None:
-            self.counts.untouched += 1
-            return
+    def enter(self, batch: Sequence[Checked], seconds: float) -> None:
+        """Enter messages of the inbound side, and how long they took together."""
+        self._monitoring.enter(len(batch), seconds)
+        changed = [checked for checked in batch if checked.cause is not None]
+        self.counts.untouched += len(batch) - len(changed)
+        for checked in changed:
+            self._enter_changed(checked, checked.cause or "")
+
+    def _enter_changed(self, checked: Checked, cause: str) -> None:
         verb = "dropped" if checked.frames is None else "repaired"
         counter = self.counts.dropped if checked.frames is None else self.counts.repaired
-        counter[checked.cause] += 1
-        if self._warnings.allows(checked.cause):
+        counter[cause] += 1
+        if self._warnings.allows(cause):
             # %a: a topic is the sender's text, and must not be able to forge a line of this log.
-            more = "; more of these are only counted" * self._warnings.is_last(checked.cause)
-            logger.warning("%s: %s, topic %.200a%s", verb, checked.cause, checked.topic, more)
+            more = "; more of these are only counted" * self._warnings.is_last(cause)
+            logger.warning("%s: %s, topic %.200a%s", verb, cause, checked.topic, more)
 
     def enter_submitted(self) -> None:
         """Enter one message of the submit side that has been emitted."""

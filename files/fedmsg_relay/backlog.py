@@ -140,7 +140,7 @@ class Backlog:
             raise query.BadQuery("id must be given: the msg_id of a message")
         reader = self._reader()
         try:
-            seq = reader.find(values).get(values[0])
+            seq = query.find_id(reader, values[0])
             stored = None if seq is None else reader.get(seq)
         finally:
             reader.close()

@@ -10,34 +10,57 @@ mode). It is private to the user it belongs to.
 
 from __future__ import annotations
 
+import math
 import os
 import sqlite3
 import time
 from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, NamedTuple
+from functools import partial
+from itertools import accumulate, chain
+from operator import attrgetter
+from typing import Any, Callable, NamedTuple, cast
 from urllib.parse import quote
 
 from .errors import FedmsgRelayError
 
 # In the header of the file: whose it is, and which of our schemas.
 APPLICATION_ID = 0x66656465  # "fede"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 SCHEMA = (
     "CREATE TABLE message (seq INTEGER PRIMARY KEY AUTOINCREMENT, received REAL NOT NULL,"
-    " topic TEXT NOT NULL, msg_id TEXT NOT NULL, body BLOB NOT NULL)",
-    "CREATE INDEX message_msg_id ON message (msg_id)",
+    " topic TEXT NOT NULL, msg_id TEXT NOT NULL, body BLOB NOT NULL,"
+    " known INTEGER NOT NULL DEFAULT 1)",
+    # Not all rows are known by their msg_id: see KNOWN_GROUP.
+    "CREATE INDEX message_known ON message (msg_id) WHERE known",
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
+)
+# In version 1 all rows were. SQLite writes the new column into the table's statement just as it
+# stands above.
+INDEX_OF_VERSION_1 = "CREATE INDEX message_msg_id ON message (msg_id)"
+FROM_VERSION_1 = (
+    "DROP INDEX message_msg_id",
+    "ALTER TABLE message ADD COLUMN known INTEGER NOT NULL DEFAULT 1",
+    SCHEMA[1],
 )
 
 # Rows that one INSERT takes. Every step of SQLite gives the interpreter's lock away and has to get
 # it back from the thread of the sockets, which under load takes milliseconds each time. A smaller
 # rest goes by halves of this, so that there are few different statements, all of them prepared.
-ROWS_A_STATEMENT = 256
+ROWS_A_STATEMENT = 1024
+COLUMNS = 5
+
+# Rows stored at once up to which all of them can be found by their msg_id; of more only those that
+# were submitted, which may be submitted again. msg_ids are random, so each entry is on a page of
+# its own: in a flood that would be three quarters of the work of writing, and the next ones wait.
+KNOWN_GROUP = 50
 
 # Rows deleted at once, at most: about a tenth of a second.
 TRIMMED_AT_ONCE = 20_000
+
+# Bytes removed at once beyond what has to be: a few thousand small rows, some milliseconds.
+SPARE_BYTES = 1 << 20
 
 # Free pages given back at once to the file system, where the file is larger than its bound.
 GIVEN_BACK_AT_ONCE = 500
@@ -69,6 +92,14 @@ class Row(NamedTuple):
     topic: str
     msg_id: str
     body: bytes
+    submitted: bool = False
+
+
+# As Row(*fields), in a third of the time: a NamedTuple's own constructor is a function in Python.
+make_row = cast(Callable[[tuple[float, str, str, bytes, bool]], Row], partial(tuple.__new__, Row))
+
+
+_TOPIC, _MSG_ID = attrgetter("topic"), attrgetter("msg_id")
 
 
 class Stored(NamedTuple):
@@ -100,6 +131,9 @@ class Journal:
         # Of the message stored last, even if it has been trimmed since; 0 if there was none.
         self.last_seq = 0
         self._last_received = 0.0
+        # Bytes up to the bound, and when the oldest row was received, as of the last look.
+        self._room = 0
+        self._oldest = math.inf
         with _errors(path):
             try:
                 self._open()
@@ -118,25 +152,27 @@ class Journal:
         """
         if not rows:
             return []
-        received = self._last_received
-        parameters: list[object] = []
-        incoming = 0
-        for row in rows:
-            received = max(received, row.received)
-            msg_id = _storable(row.msg_id)
-            parameters += (received, _storable(row.topic), msg_id, row.body)
-            incoming += _bytes_in_file(row)
+        now = rows[-1].received
+        rows = _storable_rows(rows, self._last_received)
+        incoming = _bytes_in_file(rows)
         with self._transaction():
-            self._make_room(rows[-1].received, incoming, TRIMMED_AT_ONCE)
-            last = self._insert(parameters)
-            # `incoming` is an estimate; nearly always there is nothing left to do here.
-            self._make_room(rows[-1].received, 0, TRIMMED_AT_ONCE)
-        self._last_received = received
+            # Each look at the file gives the interpreter's lock away a dozen times.
+            is_due = incoming > self._room or self._oldest < now - self._max_age
+            if is_due:
+                self._make_room(now, incoming, TRIMMED_AT_ONCE)
+            last = self._insert(list(chain.from_iterable(rows)))
+            self._room -= incoming
+            if is_due:  # `incoming` is an estimate; nearly always there is nothing left to do
+                self._make_room(now, 0, TRIMMED_AT_ONCE)
+        self._last_received = rows[-1].received
         self.last_seq = last
         return list(range(last - len(rows) + 1, last + 1))
 
     def find(self, msg_ids: Sequence[str]) -> dict[str, int]:
-        """The first seq of each of `msg_ids` that is stored. Raises JournalError."""
+        """The first seq of each of `msg_ids` that is known. Raises JournalError.
+
+        Known is what was submitted, and what was stored in a group of at most KNOWN_GROUP.
+        """
         with self._errors():
             return _find(self._db, msg_ids)
 
@@ -203,10 +239,11 @@ class Journal:
         application = self._value("PRAGMA application_id")
         version = self._value("PRAGMA user_version")
         is_new = not found and not application and not version
+        is_old = version == 1 and INDEX_OF_VERSION_1 in found
         if not is_new:
             if application != APPLICATION_ID:
                 raise _Unusable("it belongs to another program")
-            if version != SCHEMA_VERSION or found != set(SCHEMA):
+            if not is_old and (version != SCHEMA_VERSION or found != set(SCHEMA)):
                 raise _Unusable(f"its schema is version {version}, this needs {SCHEMA_VERSION}")
             if os.path.getsize(self.path) <= CHECKED_WHOLE:
                 verdict = self._value("PRAGMA quick_check(1)")
@@ -224,26 +261,26 @@ class Journal:
         self._db.execute("PRAGMA cache_size = -16384")  # KiB
         # Debian's SQLite overwrites what is deleted with zeros: twice the writing.
         self._db.execute("PRAGMA secure_delete = OFF")
-        if is_new:
+        if is_new or is_old:
             with self._transaction():
-                for statement in SCHEMA:
+                for statement in FROM_VERSION_1 if is_old else SCHEMA:
                     self._db.execute(statement)
                 self._db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
                 self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     def _insert(self, parameters: list[object]) -> int:
-        """Insert rows of four parameters each. Returns the seq of the last."""
+        """Insert rows of COLUMNS parameters each. Returns the seq of the last."""
         done, last, count = 0, 0, ROWS_A_STATEMENT
         while done < len(parameters):
-            while 4 * count > len(parameters) - done:
+            while COLUMNS * count > len(parameters) - done:
                 count //= 2
-            values = ", ".join(["(?, ?, ?, ?)"] * count)
+            values = ", ".join(["(?, ?, ?, ?, ?)"] * count)
             cursor = self._db.execute(
-                f"INSERT INTO message (received, topic, msg_id, body) VALUES {values}",
-                parameters[done : done + 4 * count],
+                f"INSERT INTO message (received, topic, msg_id, body, known) VALUES {values}",
+                parameters[done : done + COLUMNS * count],
             )
             last = cursor.lastrowid or 0
-            done += 4 * count
+            done += COLUMNS * count
         return last
 
     def _make_room(self, now: float, incoming: int, most: int) -> int:
@@ -251,7 +288,9 @@ class Journal:
         removed = self._remove_expired(now - self._max_age, most)
         while removed < most:
             excess = self._used_bytes() + incoming - self._max_bytes
-            count = self._remove_bytes(excess, most - removed) if excess > 0 else 0
+            # A little more, for the next ones.
+            spare = min(SPARE_BYTES, self._max_bytes // 64)
+            count = self._remove_bytes(excess + spare, most - removed) if excess > 0 else 0
             if not count:
                 break
             removed += count
@@ -261,6 +300,8 @@ class Journal:
         for _ in range(min(surplus, free, GIVEN_BACK_AT_ONCE)):
             # One at a time: Python's module leaves this statement after its first step.
             self._db.execute("PRAGMA incremental_vacuum(1)")
+        self._room = self._max_bytes - self._used_bytes()
+        self._oldest = self._value("SELECT received FROM message ORDER BY seq LIMIT 1", math.inf)
         return removed
 
     def _remove_expired(self, before: float, most: int) -> int:
@@ -279,7 +320,7 @@ class Journal:
         return self._remove_to(
             "SELECT coalesce(min(seq) FILTER (WHERE total >= ?), max(seq)) FROM ("
             " SELECT seq, sum(size) OVER (ORDER BY seq) AS total FROM ("
-            f" SELECT seq, length(topic) + 2 * length(msg_id) + length(body) + {ROW_OVERHEAD}"
+            f" SELECT seq, length(topic) + length(msg_id) + length(body) + {ROW_OVERHEAD}"
             " AS size FROM message WHERE seq < (SELECT max(seq) FROM message)"
             " ORDER BY seq LIMIT ?))",
             (excess, most),
@@ -311,6 +352,7 @@ class Journal:
                 yield
                 self._db.execute("COMMIT")
             except BaseException:
+                self._room = 0
                 with suppress(sqlite3.Error):  # a full disk has rolled it back already
                     self._db.execute("ROLLBACK")
                 raise
@@ -398,7 +440,7 @@ class JournalReader:
         return Stored(*found[0]) if found else None
 
     def find(self, msg_ids: Sequence[str]) -> dict[str, int]:
-        """The first seq of each of `msg_ids` that is stored."""
+        """The first seq of each of `msg_ids` that is known, see Journal."""
         self._check()
         with _errors(self.path):
             return _find(self._db, msg_ids)
@@ -409,18 +451,27 @@ class JournalReader:
         return float(found[0][0]) if found else None
 
     def search(
-        self, first: int, last: int, topics: Sequence[str], containing: Sequence[bytes]
+        self,
+        first: int,
+        last: int,
+        topics: Sequence[str],
+        containing: Sequence[bytes],
+        msg_id: str | None = None,
     ) -> array[int]:
         """The seqs from `first` to `last`, both included, by what a quick look at them says.
 
         The topic is one of `topics`, the body has one of `containing` in it; an empty sequence
-        lets all through. Meant for a limited stretch at a time: SQLite reads all of it.
+        lets all through, and so does None for `msg_id`. Meant for a limited stretch at a time:
+        SQLite reads all of it.
         """
         query = "SELECT seq FROM message WHERE seq BETWEEN ? AND ?"
         parameters: list[object] = [first, last]
         if topics:
             query += f" AND topic IN ({', '.join('?' * len(topics))})"
             parameters += map(_storable, topics)
+        if msg_id is not None:
+            query += " AND msg_id = ?"
+            parameters.append(_storable(msg_id))
         if containing:
             query += f" AND ({' OR '.join(['instr(body, ?)'] * len(containing))})"
             parameters += containing
@@ -455,8 +506,8 @@ def _find(db: sqlite3.Connection, msg_ids: Sequence[str]) -> dict[str, int]:
         size = 1 << (len(some) - 1).bit_length()
         some += some[:1] * (size - len(some))
         rows = db.execute(
-            "SELECT msg_id, min(seq) FROM message"
-            f" WHERE msg_id IN ({', '.join('?' * size)}) GROUP BY msg_id",
+            "SELECT msg_id, min(seq) FROM message WHERE known"
+            f" AND msg_id IN ({', '.join('?' * size)}) GROUP BY msg_id",
             some,
         ).fetchall()
         found.update((stored[msg_id], seq) for msg_id, seq in rows)
@@ -470,12 +521,36 @@ def _storable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def _bytes_in_file(row: Row) -> int:
-    """What a row takes in the file, rather too much: a page has room for whole rows only."""
-    size = len(row.body) + len(row.topic) + 2 * len(row.msg_id) + ROW_OVERHEAD
-    if size > PAGE // 2:
-        return (size // PAGE + 1) * PAGE
-    return size * 5 // 4
+def _storable_rows(rows: Sequence[Row], last_received: float) -> Sequence[Row]:
+    """Rows as they can be stored after `last_received`: those of a large group mostly as they are.
+
+    Of what is returned `submitted` says whether it is to be known.
+    """
+    times = [row.received for row in rows]
+    texts = chain(map(_TOPIC, rows), map(_MSG_ID, rows))
+    is_small = len(rows) <= KNOWN_GROUP
+    is_in_order = times[0] >= last_received and times == sorted(times)
+    if is_in_order and not is_small and "".join(texts).isascii():
+        return rows
+    increasing = list(accumulate(times, max, initial=last_received))[1:]
+    return [
+        Row(
+            received,
+            _storable(row.topic),
+            _storable(row.msg_id),
+            row.body,
+            row.submitted or is_small,
+        )
+        for received, row in zip(increasing, rows)
+    ]
+
+
+def _bytes_in_file(rows: Sequence[Row]) -> int:
+    """What rows take in the file, rather too much: a page has room for whole rows only."""
+    sizes = [len(row.topic) + len(row.msg_id) + len(row.body) + ROW_OVERHEAD for row in rows]
+    if max(sizes) <= PAGE // 2:
+        return sum(sizes) * 5 // 4
+    return sum((size // PAGE + 1) * PAGE if size > PAGE // 2 else size * 5 // 4 for size in sizes)
 
 
 def _identity(path: str) -> tuple[int, int] | None:

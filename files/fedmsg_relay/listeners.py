@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from bisect import bisect_right
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import zmq
@@ -19,6 +19,9 @@ from . import progress, sockets
 # Bytes that pass before the first message, ours to the listener: a greeting of 64 and READY with
 # its properties, generously. What is taken off too much only makes `missed` a little larger.
 HANDSHAKE_BYTES = 256
+
+# A topic and a body.
+Message = list[bytes]
 
 # Messages between two marks of how many bytes they made, and how many marks are kept: far more
 # than may wait for one listener.
@@ -34,11 +37,19 @@ class Emitted:
     bytes: int = 0
     _marks: deque[tuple[int, int]] = field(default_factory=lambda: deque([(0, 0)], MARKS))
 
-    def add(self, topic_bytes: int, body_bytes: int) -> None:
-        self.bytes += topic_bytes + body_bytes
-        self.bytes += (2 if topic_bytes < 256 else 9) + (2 if body_bytes < 256 else 9)
-        self.messages += 1
-        if not self.messages % MARK_EVERY:
+    def add(self, messages: Sequence[Message]) -> None:
+        """Count messages that have been sent, each a topic and a body."""
+        size = 0
+        for topic, body in messages:
+            # The head of a frame takes 2 bytes, or 9 where the frame has more than 255.
+            size += len(topic) + len(body) + 4
+            if len(body) > 255:
+                size += 7
+            if len(topic) > 255:
+                size += 7
+        self.bytes += size
+        self.messages += len(messages)
+        if self.messages - self._marks[-1][1] >= MARK_EVERY:
             self._marks.append((self.bytes, self.messages))
 
     def messages_at(self, position: int) -> int:

@@ -20,6 +20,9 @@ from .errors import ConfigError, StartError
 
 FREQUENCY = 5  # seconds, and part of the frame
 
+# How many of the times that messages took are published: as many as moksha keeps.
+MOST_TIMES = 1024
+
 
 class Monitoring:
     """Counts since the last frame. Without an endpoint in the config nothing is published."""
@@ -28,8 +31,8 @@ class Monitoring:
         self.endpoint, self._mode = settings(config)
         self.headcount = 0
         self.exceptions = 0
-        # Seconds that single messages took, at most as many as moksha keeps.
-        self.times: deque[float] = deque(maxlen=1024)
+        # Seconds that single messages took.
+        self.times: deque[float] = deque(maxlen=MOST_TIMES)
         self._socket: zmq.Socket[bytes] | None = None
 
     def open(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
@@ -47,6 +50,11 @@ class Monitoring:
             raise StartError(
                 f"moksha.monitoring.socket: cannot bind {self.endpoint}: {error.strerror}"
             ) from error
+
+    def enter(self, messages: int, seconds: float) -> None:
+        """Count messages that were relayed, and the seconds they took together."""
+        self.headcount += messages
+        self.times.extend([seconds / messages] * min(messages, MOST_TIMES))
 
     def publish(self) -> None:
         """Send one frame, and start counting again."""

@@ -11,14 +11,14 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import zmq
 
 from . import log, sockets
 from .config import Config
-from .listeners import Emitted, Listener, Listeners
+from .listeners import Emitted, Listener, Listeners, Message
 
 # What may wait for one listener: messages, unless `high_water_mark` says otherwise, and bytes. The
 # same bounds for what is held for all of them at the start.
@@ -48,6 +48,9 @@ HOLD_LONGEST = 30.0
 REMEMBERED = 50
 
 UNKNOWN = "unknown"
+
+# Held messages that are sent in one go, at the end of the hold.
+RELEASED_AT_ONCE = 100
 
 # Numbers: the arithmetic of enumerations takes longer than the sending.
 _FIRST = int(zmq.NOBLOCK | zmq.SNDMORE)
@@ -93,7 +96,7 @@ class Outbound:
         self._absent: list[_Absent] = []
         self._stalled: dict[str, Slow] = {}
         self._surveyed_bytes = 0
-        self._held: deque[list[bytes]] | None = deque()
+        self._held: deque[Message] | None = deque()
         self._held_bytes = 0
         self._absence = sockets.longest_absence(config) + HOLD_MARGIN
         self._started = time.monotonic()
@@ -101,27 +104,35 @@ class Outbound:
 
     # Emission.
 
-    def emit(self, frames: list[bytes]) -> None:
-        """Send `[topic, body]` to all listeners, or keep it until `release()`."""
+    def emit(self, messages: Sequence[Message]) -> None:
+        """Send each `[topic, body]` to all listeners, or keep it until `release()`."""
         if self._held is None:
-            self._send(frames)
+            self._send(messages)
             return
-        self._held.append(frames)
-        self._held_bytes += len(frames[0]) + len(frames[1])
+        self._held.extend(messages)
+        self._held_bytes += sum(len(topic) + len(body) for topic, body in messages)
         if len(self._held) >= QUEUE_MESSAGES or self._held_bytes >= QUEUE_BYTES:
             logger.warning("hold: given up early, %d messages were held", len(self._held))
             self.release()
 
-    def _send(self, frames: list[bytes]) -> None:
-        try:
-            self._try(frames)
-        except zmq.Again:
-            self._make_room(frames)
-        self.emitted.add(len(frames[0]), len(frames[1]))
+    def _send(self, messages: Sequence[Message]) -> None:
+        # Past pyzmq's wrapper in Python, which is for options that only other sockets take.
+        send, done = super(zmq.Socket, self.socket).send, 0
+        for number, (topic, body) in enumerate(messages, 1):
+            try:
+                # As send_multipart does, at a third of its cost. libzmq decides about a message as
+                # a whole: when it has taken the first frame it takes the second.
+                send(topic, _FIRST)
+                send(body, _LAST)
+            except zmq.Again:
+                self.emitted.add(messages[done : number - 1])
+                done = number - 1
+                self._make_room([topic, body])
+        self.emitted.add(messages[done:] if done else messages)
         if self.emitted.bytes - self._surveyed_bytes > SURVEY_BYTES:
             self.survey()
 
-    def _make_room(self, frames: list[bytes]) -> None:
+    def _make_room(self, frames: Message) -> None:
         """Send what a full queue refused; cut off whoever stands in the way."""
         if self._sent_within(PATIENCE, frames):
             return
@@ -142,13 +153,11 @@ class Outbound:
         self._try(frames)
         self.socket.setsockopt(zmq.XPUB_NODROP, 1)
 
-    def _try(self, frames: list[bytes]) -> None:
-        # As send_multipart does, at a third of its cost. libzmq decides about a message as a whole:
-        # when it has taken the first frame it takes the second.
+    def _try(self, frames: Message) -> None:
         self.socket.send(frames[0], _FIRST)
         self.socket.send(frames[1], _LAST)
 
-    def _sent_within(self, seconds: float, frames: list[bytes]) -> bool:
+    def _sent_within(self, seconds: float, frames: Message) -> bool:
         end = time.monotonic() + seconds
         while True:
             try:
@@ -267,7 +276,7 @@ class Outbound:
         """Emit what was held, and hold nothing from now on."""
         held, self._held = self._held or deque(), None
         while held:
-            self._send(held.popleft())
+            self._send([held.popleft() for _ in range(min(len(held), RELEASED_AT_ONCE))])
 
     def close(self) -> None:
         """Close; waits `zmq_linger` milliseconds for listeners to take what is queued.

@@ -39,6 +39,8 @@ AHEAD = 60
 
 # Seqs looked at in one statement, and seconds after which a search is given up.
 STRETCH = 500
+# The same, where only the msg_ids are looked at and not the bodies.
+STRETCH_OF_IDS = 5000
 LONGEST_SEARCH = 10.0
 
 # Walks from page to page whose first message is remembered.
@@ -175,6 +177,26 @@ class Pages:
                 if len(self._begun) > MOST_WALKS:
                     self._begun.popitem(last=False)
             return min(first, self._begun.get(query.walk, first))
+
+
+def find_id(reader: JournalReader, msg_id: str) -> int | None:
+    """The seq of the message with that msg_id, or None. Raises JournalError and TooLong."""
+    indexed = reader.find([msg_id])
+    if indexed:
+        return indexed[msg_id]
+    # In a flood what is not submitted is in no index. The newest first: who asks has heard of it
+    # lately.
+    first, last = reader.bounds()
+    end = time.monotonic() + LONGEST_SEARCH
+    while last >= first:
+        begin = max(first, last - STRETCH_OF_IDS + 1)
+        found = reader.search(begin, last, (), (), msg_id)
+        if found:
+            return found[-1]
+        if time.monotonic() > end:
+            raise TooLong(f"the search for an id took more than {LONGEST_SEARCH:g} s")
+        last = begin - 1
+    return None
 
 
 def users_of(body: Any) -> Iterator[str]:

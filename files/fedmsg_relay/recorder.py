@@ -13,7 +13,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Union
@@ -54,23 +54,23 @@ class Opened:
 
 @dataclass(frozen=True)
 class Stored:
-    """Rows that are on disk now: their keys and seqs."""
+    """Submitted rows that are on disk now: their msg_ids and seqs."""
 
     seqs: list[tuple[str, int]]
 
 
 @dataclass(frozen=True)
 class NotStored:
-    """Rows that are not on disk, because of `error`. If `kept`, they will be stored later."""
+    """Submitted rows that are not on disk, because of `error`. If `kept`, they will be later."""
 
-    keys: list[str]
+    msg_ids: list[str]
     error: str
     kept: bool = True
 
 
 @dataclass(frozen=True)
 class Found:
-    """What was asked for: a seq for each msg_id that is in the journal, None for the others."""
+    """What was asked for: a seq for each msg_id that the journal knows, None for the others."""
 
     seqs: dict[str, int | None]
 
@@ -102,7 +102,6 @@ class State:
 @dataclass
 class _Group:
     rows: list[Row] = field(default_factory=list)
-    keys: list[str | None] = field(default_factory=list)
     bytes: int = 0
 
     def is_full(self) -> bool:
@@ -117,9 +116,12 @@ class Recorder:
         self._max_age = config["relay_journal_max_age"]
         self._max_bytes = config["relay_journal_max_bytes"]
         self.state = State()
-        self._added_bytes = 0  # written by the thread of the sockets alone,
-        self._done_bytes = 0  # and this by the writer: neither needs a lock
-        self._rows: deque[tuple[Row, str | None]] = deque()
+        # Written by the thread of the sockets alone,
+        self._added_rows = self._added_bytes = 0
+        # and these by the writer: neither needs a lock.
+        self._taken_rows = self._done_bytes = 0
+        # What was added together, and its bytes.
+        self._batches: deque[tuple[Sequence[Row], int]] = deque()
         self._questions: deque[str] = deque()
         self._remembered: dict[str, str] = {}
         self._results: deque[Result] = deque()
@@ -144,7 +146,7 @@ class Recorder:
     @property
     def waiting(self) -> int:
         """Rows that wait for the disk."""
-        return len(self._rows)
+        return self._added_rows - self._taken_rows
 
     @property
     def waiting_bytes(self) -> int:
@@ -159,22 +161,20 @@ class Recorder:
             return f"the journal is {self.waiting_bytes >> 20} MiB behind"
         return None
 
-    def add(self, row: Row, key: str | None = None) -> bool:
-        """Have a row written. With `key`, a Stored or NotStored follows, and it is not delayed.
+    def add(self, rows: Sequence[Row]) -> None:
+        """Have rows written, soon.
 
-        False, and counted, if too much is waiting already: the row will be missing from the
-        backlog.
+        If too much is waiting already they are counted, and will be missing from the backlog.
         """
-        if key is None and self.waiting_bytes > WAITING_BYTES:
-            self.state.unjournaled += 1
-            return False
-        self._added_bytes += len(row.body) + ROW_BYTES
-        self._rows.append((row, key))
-        if key is not None:
-            self._hurry.set()
-        if not self._more.is_set():
-            self._more.set()
-        return True
+        if self.waiting_bytes > WAITING_BYTES:
+            self.state.unjournaled += len(rows)
+            return
+        self._add(rows)
+
+    def add_submitted(self, row: Row) -> None:
+        """Have a row written without delay. A Stored or NotStored follows."""
+        self._add([row])
+        self._hurry.set()
 
     def ask(self, msg_id: str) -> None:
         """Look a msg_id up. A Found or NotFound follows."""
@@ -203,8 +203,16 @@ class Recorder:
         if self._writer.is_alive():
             self._writer.join(CLOSE)
             self._finder.join(CLOSE if not self._writer.is_alive() else 0)
-        if self._rows:
-            logger.error("journal: %d messages were not written before the end", len(self._rows))
+        if self._batches:
+            logger.error("journal: %d messages were not written before the end", self.waiting)
+
+    def _add(self, rows: Sequence[Row]) -> None:
+        size = sum([len(row.body) for row in rows]) + ROW_BYTES * len(rows)
+        self._added_bytes += size
+        self._added_rows += len(rows)
+        self._batches.append((rows, size))
+        if not self._more.is_set():
+            self._more.set()
 
     def _tell(self, result: Result) -> None:
         self._results.append(result)
@@ -232,7 +240,7 @@ class Recorder:
                 elif self.state.state == "failing":
                     journal.check_writable()
                 self._recovered(journal)
-                if self._end.is_set() and not self._rows:
+                if self._end.is_set() and not self._batches:
                     journal.close()
                     return
             except Exception as error:
@@ -255,20 +263,20 @@ class Recorder:
 
     def _gather(self) -> _Group:
         """The rows of the next transaction: none if there are none for a second."""
-        if not self._rows and not self._end.is_set():
+        if not self._batches and not self._end.is_set():
             self._more.wait(1.0)
-        if self._rows and len(self._rows) < GROUP_ROWS:
+        if self._batches and self.waiting < GROUP_ROWS:
             self._hurry.wait(GATHER)
         # In this order: whoever adds a row now finds the events cleared, and sets them.
         self._more.clear()
         self._hurry.clear()
         group = _Group()
-        while self._rows and not group.is_full():
-            row, key = self._rows.popleft()
-            group.rows.append(row)
-            group.keys.append(key)
-            group.bytes += len(row.body) + ROW_BYTES
-        if self._rows:  # more than one group's worth: the next one is due at once
+        while self._batches and not group.is_full():
+            rows, size = self._batches.popleft()
+            group.rows += rows
+            group.bytes += size
+        self._taken_rows += len(group.rows)
+        if self._batches:  # more than one group's worth: the next one is due at once
             self._more.set()
             self._hurry.set()
         return group
@@ -284,25 +292,25 @@ class Recorder:
         self._done_bytes += group.bytes
         self.state.written += len(seqs)
         self.state.last_seq = journal.last_seq
-        stored = [(key, seq) for key, seq in zip(group.keys, seqs) if key is not None]
+        stored = [(row.msg_id, seq) for row, seq in zip(group.rows, seqs) if row.submitted]
         if stored:
             self._tell(Stored(stored))
 
     def _store_singly(self, journal: Journal, group: _Group) -> list[int]:
-        seqs, rows, keys = [], [], []
-        for row, key in zip(group.rows, group.keys):
+        seqs, rows = [], []
+        for row in group.rows:
             try:
                 seqs += journal.append([row])
             except JournalError:
                 raise
             except Exception as error:
                 self.state.unjournaled += 1
-                if key is not None:
-                    self._tell(NotStored([key], f"{type(error).__name__}: {error}", kept=False))
+                if row.submitted:
+                    text = f"{type(error).__name__}: {error}"
+                    self._tell(NotStored([row.msg_id], text, kept=False))
             else:
                 rows.append(row)
-                keys.append(key)
-        group.rows, group.keys = rows, keys
+        group.rows = rows
         return seqs
 
     def _recovered(self, journal: Journal) -> None:
@@ -323,10 +331,10 @@ class Recorder:
             logger.error("%s; no message is acknowledged until it can be written", text)
         self.state.error = text
         self.state.state = "failing"
-        keys = [key for key in group.keys if key is not None]
-        if keys:
+        msg_ids = [row.msg_id for row in group.rows if row.submitted]
+        if msg_ids:
             # Once is enough: `Stored` follows, if only for those who ask again.
-            self._tell(NotStored(keys, text))
+            self._tell(NotStored(msg_ids, text))
 
     # The thread that looks up.
 

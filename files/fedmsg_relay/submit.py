@@ -69,7 +69,7 @@ class Submit:
         config: Config,
         recorder: Recorder,
         check: Callable[[list[bytes]], Checked],
-        emit: Callable[[list[bytes]], None],
+        emit: Callable[[list[list[bytes]]], None],
     ) -> None:
         self.socket = sockets.make(context, zmq.ROUTER, config)
         # As for inbound: what is a little too large gets an answer.
@@ -119,7 +119,7 @@ class Submit:
                 pending = self._forget(msg_id)
                 self._acknowledge(pending.waiting, msg_id, seq)
         elif isinstance(result, NotStored):
-            for msg_id in result.keys:
+            for msg_id in result.msg_ids:
                 if not result.kept:
                     self._refuse_pending(msg_id, INTERNAL_ERROR, result.error, retry=False)
                     continue
@@ -168,7 +168,7 @@ class Submit:
                 pending.waiting.append(envelope)
             self.counts.duplicate += 1
             return
-        row = Row(time.time(), checked.topic, msg_id, frames[1])
+        row = Row(time.time(), checked.topic, msg_id, frames[1], True)
         self._pending[msg_id] = _Pending(row, frames, [envelope])
         self._pending_bytes += len(row.body)
         self._recorder.ask(msg_id)
@@ -180,10 +180,10 @@ class Submit:
             self._forget(msg_id)
             self._acknowledge(pending.waiting, msg_id, seq)
             return
-        self._emit(pending.frames)
+        self._emit([pending.frames])
         self.on_emitted()
         self.counts.accepted += 1
-        self._recorder.add(pending.row, key=msg_id)
+        self._recorder.add_submitted(pending.row)
 
     def _refuse_pending(self, msg_id: str, cause: str, error: str, retry: bool) -> None:
         for envelope in self._forget(msg_id).waiting:

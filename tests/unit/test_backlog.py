@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from fedmsg_relay import health, metrics, query, replay
+from fedmsg_relay import journal as journal_module
 from fedmsg_relay.health import Feed
 from fedmsg_relay.journal import Journal, JournalReader, Row
 from prometheus_client.parser import text_string_to_metric_families
@@ -200,6 +201,28 @@ class TestPages:
     def test_time_set_back_hides_nothing(self, journal: Journal, reader: JournalReader) -> None:
         journal.append([Row(500.0, "t", "late", b"{}")])
         assert self.found(reader, "start=1250&order=asc") == (1, [250, 251])
+
+
+class TestFindId:
+    def test_wherever_it_is(
+        self, journal: Journal, reader: JournalReader, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(query, "STRETCH_OF_IDS", 7)
+        monkeypatch.setattr(journal_module, "KNOWN_GROUP", 0)
+        for number in range(251, 271):
+            journal.append([Row(1000.0 + number, "t", f"id-{number}", b"{}")])
+        journal.append([Row(2000.0, "t", "submitted", b"{}", True)])
+        for seq in (1, 250, 251, 257, 258, 264, 270):
+            assert query.find_id(reader, f"id-{seq}") == seq
+        assert query.find_id(reader, "submitted") == 271
+        assert query.find_id(reader, "never") is None
+        assert query.find_id(reader, "\ud800") is None
+
+    def test_takes_too_long(self, reader: JournalReader, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(query, "STRETCH_OF_IDS", 7)
+        monkeypatch.setattr(query, "LONGEST_SEARCH", 0)
+        with pytest.raises(query.TooLong):
+            query.find_id(reader, "never")
 
 
 class TestUsersOf:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fedmsg_relay import journal as journal_module
 from fedmsg_relay.journal import Journal, JournalError, JournalReader, Row
 
 from ..conftest import environment
@@ -22,9 +23,9 @@ GIB = 1 << 30
 
 
 def rows(count: int, begin: int = 1, size: int = 100, received: float = 1000.0) -> list[Row]:
-    """Rows with the msg_ids `id-BEGIN` and on, a second apart."""
+    """Submitted rows with the msg_ids `id-BEGIN` and on, a second apart."""
     return [
-        Row(received + number, "a.topic", f"id-{number}", b"%0*d" % (size, number))
+        Row(received + number, "a.topic", f"id-{number}", b"%0*d" % (size, number), True)
         for number in range(begin, begin + count)
     ]
 
@@ -158,6 +159,30 @@ class TestFind:
         assert journal.find(["id-3", "id-1", "none"]) == {"id-1": 1, "id-3": 3}
         assert journal.find([]) == {}
 
+    def test_finds_all_of_a_small_group_and_what_was_submitted_in_a_flood(
+        self, opened: Callable[..., Journal]
+    ) -> None:
+        journal = opened()
+        legacy = [row._replace(submitted=False) for row in rows(200, 1000)]
+        legacy[120] = legacy[120]._replace(submitted=True)
+        journal.append(legacy[:50])
+        journal.append(legacy[50:])
+        asked = [row.msg_id for row in legacy]
+        assert journal.find(asked) == {f"id-{1000 + n}": 1 + n for n in [*range(50), 120]}
+
+    def test_finds_the_first_that_is_known(
+        self, opened: Callable[..., Journal], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(journal_module, "KNOWN_GROUP", 0)
+        journal = opened()
+        relayed, submitted = (
+            row._replace(submitted=how) for how in (False, True) for row in rows(1)
+        )
+        journal.append([relayed])
+        assert journal.find(["id-1"]) == {}
+        journal.append([submitted, relayed])
+        assert journal.find(["id-1"]) == {"id-1": 2}
+
     def test_many_at_once(self, opened: Callable[..., Journal]) -> None:
         journal = opened()
         journal.append(rows(1000))
@@ -166,8 +191,51 @@ class TestFind:
 
     def test_half_a_surrogate_pair(self, opened: Callable[..., Journal]) -> None:
         journal = opened()
-        journal.append([Row(1.0, "t", "\udc00", b"{}")])
+        journal.append([Row(1.0, "t", "\udc00", b"{}", True)])
         assert journal.find(["\udc00"]) == {"\udc00": 1}
+
+
+class TestVersion1:
+    """A journal that the previous version has written is taken over as it is."""
+
+    @pytest.fixture
+    def version_1(self, path: str) -> str:
+        with sqlite3.connect(path) as db:
+            db.execute("PRAGMA journal_mode = WAL")
+            db.executescript(
+                """
+                CREATE TABLE message (seq INTEGER PRIMARY KEY AUTOINCREMENT,\
+ received REAL NOT NULL, topic TEXT NOT NULL, msg_id TEXT NOT NULL, body BLOB NOT NULL);
+                CREATE INDEX message_msg_id ON message (msg_id);
+                CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+                PRAGMA application_id = 0x66656465;
+                PRAGMA user_version = 1;
+                INSERT INTO meta VALUES ('listeners', '{}');
+                """
+            )
+            db.executemany(
+                "INSERT INTO message (received, topic, msg_id, body) VALUES (?, ?, ?, ?)",
+                [row[:4] for row in rows(1000)],
+            )
+        db.close()
+        return path
+
+    def test_is_taken_over(self, version_1: str, opened: Callable[..., Journal]) -> None:
+        before = stored(version_1)
+        journal = opened()
+        assert journal.moved_aside is None
+        assert journal.last_seq == 1000
+        assert journal.recall("listeners") == "{}"
+        # Whoever had submitted it to the previous version may submit it again to this one.
+        assert journal.find(["id-1", "id-1000"]) == {"id-1": 1, "id-1000": 1000}
+        assert journal.append(rows(1, 1001)) == [1001]
+        assert stored(version_1)[:1000] == before
+        journal.close()
+        assert opened().moved_aside is None
+
+    def test_damage_is_seen(self, version_1: str, opened: Callable[..., Journal]) -> None:
+        _overwritten_in_the_middle(version_1)
+        assert opened().moved_aside
 
 
 class TestTrim:
@@ -344,12 +412,12 @@ def _of_another_program(path: str) -> None:
 
 def _newer(path: str) -> None:
     with sqlite3.connect(path) as db:
-        db.execute("PRAGMA user_version = 2")
+        db.execute("PRAGMA user_version = 3")
 
 
 def _changed_by_hand(path: str) -> None:
     with sqlite3.connect(path) as db:
-        db.execute("DROP INDEX message_msg_id")
+        db.execute("DROP INDEX message_known")
 
 
 class TestUnusable:

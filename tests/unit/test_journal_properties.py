@@ -148,7 +148,7 @@ def test_a_msg_id_has_the_first_seq_it_is_stored_under(
                 journal.close()
                 journal = Journal(path, MAX_AGE, 1 << 30)
             now += passed
-            journal.append([Row(now, "t", msg_id, b"{}") for msg_id in msg_ids])
+            journal.append([Row(now, "t", msg_id, b"{}", True) for msg_id in msg_ids])
             journal.trim(now)
             appended += [(now, msg_id) for msg_id in msg_ids]
             first: dict[str, int] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,6 +14,17 @@ from hypothesis import strategies as st
 
 GOOD = b'{"topic":"a.b","timestamp":1700000000,"msg_id":"2023-x"}'
 LIMIT = 4096
+
+
+@pytest.fixture(autouse=True, scope="module", params=["orjson", "json"])
+def parser(request: pytest.FixtureRequest) -> Iterator[None]:
+    """With orjson and without: the results are the same."""
+    import orjson
+
+    chosen = {"orjson": orjson.loads, "json": wire._loads_by_json}[request.param]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(wire, "_loads", chosen)
+        yield
 
 
 def check(*frames: bytes) -> wire.Checked:
@@ -179,6 +191,34 @@ def test_depth_is_measured_not_counted() -> None:
     assert check(b"t", deep).cause == wire.WRAPPED
 
 
+@pytest.mark.parametrize("bracket", [b"[]", b"{}"])
+def test_depth_cannot_be_hidden(bracket: bytes) -> None:
+    """Not by brackets in strings, which pair up with those that count, nor by those beside them."""
+    opening, closing = (bracket[:1], bracket[1:])
+    begin = b'{"topic":"a","timestamp":1,"msg_id":"x","l":'
+    key = b'"k":' if bracket == b"{}" else b""
+
+    def nested(depth: int, before: bytes, within: bytes) -> bytes:
+        inner = b'"' + within + b'"'
+        for _ in range(depth):
+            inner = opening + key + before + inner + closing
+        return begin + inner + b"}"
+
+    # The object around it is one level, and so is the list beside the innermost one.
+    beside, most = (b"", 99) if key else (b'"]",["["],', 98)
+    assert check(b"t", nested(most, beside, closing * 99)).cause is None
+    assert check(b"t", nested(most + 1, beside, closing * 100)).cause == wire.WRAPPED
+    assert check(b"t", nested(most + 2, beside, b'\\"' + closing * 300)).cause == wire.WRAPPED
+
+
+def test_a_hostile_message_does_not_take_long() -> None:
+    checker = wire.Checker(1 << 30)
+    for body in (b"[" * (4 << 20), b'[{"' * (1 << 20), b'"\\' * (1 << 20), b"[]" * (1 << 20)):
+        started = time.thread_time()
+        assert checker.check([b"t", b'{"topic":' + body]).cause == wire.WRAPPED
+        assert time.thread_time() - started < 2
+
+
 def test_filled_in_messages_are_numbered_and_have_their_own_ids() -> None:
     checker = wire.Checker(LIMIT)
     outs = [body_of(checker.check([b"t", b"x"])) for _ in range(3)]
@@ -212,3 +252,22 @@ def test_whatever_comes_in_what_goes_out_is_safe(frames: list[bytes]) -> None:
     time.ctime(out["timestamp"])
     if checked.cause is not None:  # and what has been repaired needs no second repair
         assert wire.Checker(1 << 30).check(checked.frames).cause is None
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(nearly_messages.map(lambda value: json.dumps(value).encode()) | st.binary())
+def test_what_is_let_through_at_a_glance_would_be_so_after_a_close_look(body: bytes) -> None:
+    checker = wire.Checker(1 << 20)
+    at_a_glance = checker._complete([b"topic", body])
+    assert at_a_glance in (None, checker._examined([b"topic", body]))
+
+
+@pytest.mark.parametrize(
+    "timestamp",
+    ["1e5", "-0", "1E400", "NaN", "true", '"1"', "1" * 20, "-" + "1" * 25, "1" * 310, "1" * 5000,
+     "253402214400", "253402214401", "253402214400.5", "-62135510401", "0.1" + "1" * 5000, "[]"],
+)  # fmt: skip
+def test_numbers_at_the_edge(timestamp: str) -> None:
+    body = b'{"topic":"a","msg_id":"x","timestamp":%s}' % timestamp.encode()
+    checker = wire.Checker(1 << 20)
+    assert checker._complete([b"t", body]) in (None, checker._examined([b"t", body]))

@@ -40,6 +40,15 @@ def test_backlog_is_served_by_a_process_of_its_own(relay: Host) -> None:
     ]
 
 
+def test_messages_are_checked_with_orjson(relay: Host) -> None:
+    """In its sandbox. The scenario `production` is the one that does without."""
+    with relay.sudo():
+        assert (
+            "/orjson"
+            in relay.file(f"/proc/{bus.unit_property(relay, 'MainPID')}/maps").content_string
+        )
+
+
 def test_relay_is_healthy(relay: Host) -> None:
     command = "python3 -c %s"
     program = (

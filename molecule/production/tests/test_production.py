@@ -20,6 +20,8 @@ def test_the_relay_runs_on_debian_12_with_its_packages() -> None:
     assert relay.system_info.codename == "bookworm"
     assert bus.unit_property(relay, "ActiveState") == "active"
     assert relay.package("python3-zmq").version.startswith("24.")
+    # The relay does as well without.
+    assert not relay.package("python3-orjson").is_installed
     assert "pyzmq 24." in relay.file(bus.LOG).content_string
 
 
