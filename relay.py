@@ -54,8 +54,7 @@ STOP = 10.0
 
 STATUS_PERIOD = 5.0
 STATE_PERIOD = 1.0
-# Seconds between two looks whether the hold at the start can end.
-HOLD_CHECK = 0.02
+HOLD_CHECK = 0.02  # whether the hold at the start can end
 
 # Seconds that the journal waits for its turn, a tenth of Python's own: or it falls behind.
 SWITCH_INTERVAL = 0.0005
