@@ -191,24 +191,21 @@ def test_depth_is_measured_not_counted() -> None:
     assert check(b"t", deep).cause == wire.WRAPPED
 
 
-@pytest.mark.parametrize("bracket", [b"[]", b"{}"])
-def test_depth_cannot_be_hidden(bracket: bytes) -> None:
-    """Not by brackets in strings, which pair up with those that count, nor by those beside them."""
-    opening, closing = (bracket[:1], bracket[1:])
-    begin = b'{"topic":"a","timestamp":1,"msg_id":"x","l":'
-    key = b'"k":' if bracket == b"{}" else b""
-
-    def nested(depth: int, before: bytes, within: bytes) -> bytes:
-        inner = b'"' + within + b'"'
-        for _ in range(depth):
-            inner = opening + key + before + inner + closing
-        return begin + inner + b"}"
-
-    # The object around it is one level, and so is the list beside the innermost one.
-    beside, most = (b"", 99) if key else (b'"]",["["],', 98)
-    assert check(b"t", nested(most, beside, closing * 99)).cause is None
-    assert check(b"t", nested(most + 1, beside, closing * 100)).cause == wire.WRAPPED
-    assert check(b"t", nested(most + 2, beside, b'\\"' + closing * 300)).cause == wire.WRAPPED
+@pytest.mark.parametrize(
+    ("before", "after", "most"),
+    [(b"[", b"]", 99), (b'["]",', b',"["]', 99), (b'["\\"]",', b',"["]', 99),
+     (b'{"k":', b"}", 99), (b'{"}":0,"k":', b',"{":0}', 99),
+     # What is empty counts as well.
+     (b'[[],"]",{},', b',[],"["]', 98), (b'{"]}":[],"k":', b',"[{":{}}', 98)],
+)  # fmt: skip
+def test_depth_cannot_be_hidden(before: bytes, after: bytes, most: int) -> None:
+    """Not by brackets in strings, which could pair up with those that count, or beside."""
+    begin, end = b'{"topic":"a","timestamp":1,"msg_id":"x","l":', b"}"
+    for innermost in (b"0", b'"' + after[-1:] * 300 + b'"', b'"\\"' + after[-1:] * 300 + b'"'):
+        at_most = begin + before * most + innermost + after * most + end
+        assert check(b"t", at_most).cause is None
+        deeper = begin + before * (most + 1) + innermost + after * (most + 1) + end
+        assert check(b"t", deeper).cause == wire.WRAPPED
 
 
 def test_a_hostile_message_does_not_take_long() -> None:
