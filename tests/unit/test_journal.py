@@ -105,7 +105,15 @@ class TestAppend:
         assert journal.last_seq == 5
         assert journal.append(rows(1, 6)) == [6]
 
-    def test_time_never_goes_back(self, path: str, opened: Callable[..., Journal]) -> None:
+    @pytest.mark.parametrize("known_group", [journal_module.KNOWN_GROUP, 0])
+    def test_time_never_goes_back(
+        self,
+        path: str,
+        opened: Callable[..., Journal],
+        known_group: int,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(journal_module, "KNOWN_GROUP", known_group)
         journal = opened()
         journal.append([Row(1000.0, "t", "a", b"{}"), Row(900.0, "t", "b", b"{}")])
         journal.close()
@@ -189,7 +197,11 @@ class TestFind:
         asked = [f"id-{n}" for n in range(500, 1500)]
         assert journal.find(asked) == {f"id-{n}": n for n in range(500, 1001)}
 
-    def test_half_a_surrogate_pair(self, opened: Callable[..., Journal]) -> None:
+    @pytest.mark.parametrize("known_group", [journal_module.KNOWN_GROUP, 0])
+    def test_half_a_surrogate_pair(
+        self, opened: Callable[..., Journal], known_group: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(journal_module, "KNOWN_GROUP", known_group)
         journal = opened()
         journal.append([Row(1.0, "t", "\udc00", b"{}", True)])
         assert journal.find(["\udc00"]) == {"\udc00": 1}
