@@ -5,7 +5,9 @@ Scripts call `fedmsg_relay.publish(topic="package.branch.new", modname="pkgdb", 
 
 from __future__ import annotations
 
-from typing import Any
+TYPE_CHECKING = False  # `typing` is slow to import, and every command imports this first
+if TYPE_CHECKING:
+    from typing import Any
 
 __version__ = "0.1.0"
 __all__ = [

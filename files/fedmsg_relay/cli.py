@@ -2,22 +2,60 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
-from typing import Any
 
 from . import __version__
 from . import config as global_config
-from .config import Config
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from typing import Any, TypeAlias
+
+    from .config import Config
 
 EX_USAGE = 2
 EX_DATAERR = 65
 EX_TEMPFAIL = 75
 
+# The name of each option, and what argparse's add_argument is told of it. None of them has a
+# default here: what the command line does not say, the config decides.
+Options: TypeAlias = "dict[str, dict[str, Any]]"
+
+COMMON: Options = {
+    "--config-filename": {"metavar": "PATH", "help": "read this file or directory, not /etc"},
+    "--print-config": {"action": "store_true", "help": "print the configuration and exit"},
+    "--topic-prefix": {"metavar": "PREFIX", "help": "begin topics with this"},
+    "--timeout": {
+        "type": float,
+        "metavar": "SECONDS",
+        "help": "wait this long; 0: without limit",
+    },
+    "--io-threads": {"type": int, "metavar": "N", "help": "threads of ZeroMQ"},
+    "--high-water-mark": {
+        "type": int,
+        "metavar": "N",
+        "help": "messages to queue; 0: the default",
+    },
+    "--linger": {
+        "type": int,
+        "dest": "zmq_linger",
+        "metavar": "MS",
+        "help": "wait at exit for delivery",
+    },
+    # Nothing sleeps here: it is taken so that scripts that give it go on working.
+    "--post-init-sleep": {
+        "type": float,
+        "metavar": "SECONDS",
+        "help": "accepted, and not needed",
+    },
+}
+
 
 def parser(prog: str, description: str, epilog: str | None = None) -> argparse.ArgumentParser:
-    """A parser with the options that every fedmsg command has. None of them has a default here:
-    what the command line does not say, the config decides."""
+    """A parser with the options that every fedmsg command has."""
+    import argparse
+
     made = argparse.ArgumentParser(
         prog=prog,
         description=description,
@@ -27,25 +65,46 @@ def parser(prog: str, description: str, epilog: str | None = None) -> argparse.A
     )
     made.add_argument("--version", action="version", version=f"{prog} {__version__}")
     common = made.add_argument_group("common options")
-    option = common.add_argument
-    option("--config-filename", metavar="PATH", help="read this file or directory, not /etc")
-    option("--print-config", action="store_true", help="print the configuration and exit")
-    option("--topic-prefix", metavar="PREFIX", help="begin topics with this")
-    option("--timeout", type=float, metavar="SECONDS", help="wait this long; 0: without limit")
-    option("--io-threads", type=int, metavar="N", help="threads of ZeroMQ")
-    option("--high-water-mark", type=int, metavar="N", help="messages to queue; 0: the default")
-    option("--linger", type=int, dest="zmq_linger", metavar="MS", help="wait at exit for delivery")
-    # Nothing sleeps here: it is taken so that scripts that give it go on working.
-    option("--post-init-sleep", type=float, metavar="SECONDS", help="accepted, and not needed")
+    for name, option in COMMON.items():
+        common.add_argument(name, **option)
     return made
 
 
-def configured(args: argparse.Namespace, **defaults: Any) -> Config:
-    """The config with the command's options: command line, else config file, else `defaults`.
+def plain(words: list[str], options: Options) -> dict[str, Any] | None:
+    """What argparse would find on a command line with nothing special; None: let it look.
+
+    Importing argparse and making a parser takes as long as all else that handing over one message
+    does, and scripts write out their options.
+    """
+    given = {}
+    rest = iter(words)
+    for word in rest:
+        name, equals, text = word.partition("=")
+        option = options.get(name)
+        if option is None:  # help, an abbreviation, a mistake
+            return None
+        dest = option.get("dest", name[2:].replace("-", "_"))
+        if "action" in option:
+            if equals:
+                return None
+            given[dest] = option.get("const", True)
+            continue
+        if not equals:
+            text = next(rest, "-")
+            if text.startswith("-"):  # nothing, an option, or a negative number
+                return None
+        try:
+            given[dest] = option.get("type", str)(text)
+        except ValueError:
+            return None
+    return given
+
+
+def configured(given: dict[str, Any], **defaults: Any) -> Config:
+    """The config with what was `given` by options: command line, else config file, else `defaults`.
 
     Raises ConfigError.
     """
-    given = vars(args)
     loaded = global_config.load(given.get("config_filename"))
     config = global_config.complete({**defaults, **loaded, **given})
     if config.get("print_config"):

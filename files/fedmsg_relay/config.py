@@ -12,13 +12,16 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
-from contextlib import suppress
-from typing import Any
 
 from .errors import ConfigError
 
-Config = dict[str, Any]
+# As in all that fedmsg-logger imports: `typing` takes it longer than reading the config does.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any, TypeAlias
+
+Config: TypeAlias = "dict[str, Any]"
 
 ETC_DIRECTORY = "/etc/fedmsg.d"
 ETC_FILE = "/etc/fedmsg-config.py"
@@ -238,6 +241,8 @@ def _merge(into: Config, new: Config) -> None:
 def _number(key: str, value: object, least: int) -> float:
     wanted = "a number" if key in _FLOATS else "a whole number"
     if isinstance(value, str):
+        from contextlib import suppress
+
         with suppress(ValueError):  # upstream's validators take "5" for 5, too
             value = float(value) if key in _FLOATS else int(value)
     right_type = (int, float) if key in _FLOATS else int

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
-from typing import Any
 
 from . import cli
-from .api import Session
-from .config import Config
-from .delivery import FAILED, HANDED, REFUSED, SPOOLED, Outcome
+from .delivery import FAILED, HANDED, REFUSED, SPOOLED
 from .errors import FedmsgRelayError, MessageTooLarge, PublishError
-from .message import Message
+from .session import Session
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator
+    from typing import Any
+
+    from .config import Config
+    from .delivery import Outcome
+    from .message import Message
 
 NAME = "fedmsg-logger"
 
@@ -32,6 +38,28 @@ examples:
 exit status:
   0 published, or spooled, which a line on standard error says
   2 usage or configuration   65 bad input   75 no relay answers and nothing is spooled; try again"""
+
+_OPTIONS: cli.Options = {
+    "--message": {"dest": "logger_message", "metavar": "TEXT", "help": "the message to publish"},
+    "--json-input": {"action": "store_true", "help": "take the input as one JSON document"},
+    "--topic": {"metavar": "TOPIC", "help": "think org.fedoraproject.dev.logger.TOPIC (log)"},
+    "--modname": {"metavar": "NAME", "help": "think org.fedoraproject.dev.NAME.log (logger)"},
+    "--cert-prefix": {"metavar": "PREFIX", "help": "sign with certnames['PREFIX.host'] (shell)"},
+    "--verbose": {"action": "store_true", "help": "say what became of each message"},
+}
+# One of them at most.
+_SPOOL_OPTIONS: cli.Options = {
+    "--no-spool": {
+        "action": "store_const",
+        "const": None,
+        "dest": "publisher_spool",
+        "help": "fail rather than spool",
+    },
+    "--drain": {
+        "action": "store_true",
+        "help": "deliver what is spooled, and publish nothing else",
+    },
+}
 
 _STDIN = 0
 _CHUNK = 1 << 16
@@ -84,31 +112,17 @@ class _Report:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = cli.parser(NAME, _DESCRIPTION, _EPILOG)
-    option = parser.add_argument
-    option("--message", dest="logger_message", metavar="TEXT", help="the message to publish")
-    option("--json-input", action="store_true", help="take the input as one JSON document")
-    option("--topic", metavar="TOPIC", help="think org.fedoraproject.dev.logger.TOPIC (log)")
-    option("--modname", metavar="NAME", help="think org.fedoraproject.dev.NAME.log (logger)")
-    option("--cert-prefix", metavar="PREFIX", help="sign with certnames['PREFIX.host'] (shell)")
-    option("--verbose", action="store_true", help="say what became of each message")
-    spool = parser.add_mutually_exclusive_group().add_argument
-    spool(
-        "--no-spool",
-        action="store_const",
-        const=None,
-        dest="publisher_spool",
-        help="fail rather than spool",
-    )
-    spool("--drain", action="store_true", help="deliver what is spooled, and publish nothing else")
-    args = parser.parse_args(argv)
-    verbose = "verbose" in args
+    words = sys.argv[1:] if argv is None else argv
+    given = _plain(words)
+    if given is None:
+        given = vars(_parser().parse_args(words))
+    verbose = "verbose" in given
     try:
         config = cli.configured(
-            args, json_input=False, topic="log", modname="logger", cert_prefix="shell"
+            given, json_input=False, topic="log", modname="logger", cert_prefix="shell"
         )
-        if "drain" in args:
-            return _drain(config, vars(args).get("timeout"), verbose)
+        if "drain" in given:
+            return _drain(config, given.get("timeout"), verbose)
         return _publish(config, _Report(verbose))
     except PublishError as error:
         _say(str(error))
@@ -121,6 +135,23 @@ def main(argv: list[str] | None = None) -> int:
         return cli.EX_DATAERR
     except KeyboardInterrupt:
         return 130
+
+
+def _plain(words: list[str]) -> dict[str, Any] | None:
+    given = cli.plain(words, {**cli.COMMON, **_OPTIONS, **_SPOOL_OPTIONS})
+    if given is not None and "publisher_spool" in given and "drain" in given:
+        return None
+    return given
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = cli.parser(NAME, _DESCRIPTION, _EPILOG)
+    for name, option in _OPTIONS.items():
+        parser.add_argument(name, **option)
+    spool = parser.add_mutually_exclusive_group()
+    for name, option in _SPOOL_OPTIONS.items():
+        spool.add_argument(name, **option)
+    return parser
 
 
 def _publish(config: Config, report: _Report) -> int:

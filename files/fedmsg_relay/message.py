@@ -10,9 +10,12 @@ from __future__ import annotations
 import json
 import os
 import time
-from typing import Any
 
-Message = dict[str, Any]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, TypeAlias
+
+Message: TypeAlias = "dict[str, Any]"
 
 
 class Encoder(json.JSONEncoder):

@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 import stat
 import time
-from contextlib import suppress
 
 from .errors import SpoolError
 
@@ -71,6 +70,8 @@ class Spool:
             # its renaming to disk with ext4, XFS and Btrfs.
             os.fsync(descriptor)
         except BaseException:
+            from contextlib import suppress
+
             with suppress(OSError):
                 os.unlink(written)
             raise

@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:
         config = cli.configured(
-            args,
+            vars(args),
             topic="",
             since=None,
             query=None,

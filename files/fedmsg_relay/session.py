@@ -1,0 +1,124 @@
+"""Messages that go out by one config: made, signed where it says so, and delivered."""
+
+from __future__ import annotations
+
+import os
+
+from . import message as messages
+from .delivery import FAILED, REFUSED, Delivery
+from .errors import MessageRefused, MessageTooLarge, PublishError
+from .spool import Spool
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable
+
+    from .config import Config
+    from .delivery import Outcome
+    from .message import Message
+
+
+class Session:
+    """A config, connections by it, and the count of what went over them.
+
+    `on_outcome(message, outcome)` is told what became of each message that was `put`; without it
+    use `publish`.
+    """
+
+    def __init__(
+        self, config: Config, on_outcome: Callable[[Message, Outcome], None] | None = None
+    ) -> None:
+        self.config = config
+        self.pid = os.getpid()
+        self._on_outcome = on_outcome
+        self._outcomes: dict[int, Outcome] = {}  # by id of the message, for `publish`
+        directory = config["publisher_spool"]
+        spool = Spool(directory, config["publisher_spool_max_bytes"]) if directory else None
+        self._delivery = Delivery(config, spool, self._take)
+        self._sent = 0
+        self._signer = None
+        if config.get("sign_messages"):
+            from .signatures import Signer  # cryptography is slow to import
+
+            self._signer = Signer(config)
+
+    def put(
+        self,
+        topic: str,
+        msg: Any,
+        modname: str,
+        pre_fire_hook: Callable[[Message], None] | None = None,
+    ) -> Message:
+        """Build, sign where the config says so, and begin to deliver one message. Returns it.
+
+        Waits only while as much as may be is under way. Raises MessageTooLarge, SigningError, and
+        TypeError or ValueError for what JSON cannot hold.
+        """
+        full = messages.full_topic(
+            topic, modname, self.config["topic_prefix"], self.config["environment"]
+        )
+        message = messages.build(full, msg, self._sent + 1)
+        if self._signer is not None:
+            message = self._signer.sign(message)
+        if pre_fire_hook is not None:
+            pre_fire_hook(message)
+        encoded_topic, body = full.encode(), messages.dumps(message).encode()
+        limit = self.config["relay_max_message_bytes"]
+        if len(encoded_topic) + len(body) > limit:
+            raise MessageTooLarge(
+                f"the message is {len(encoded_topic) + len(body)} bytes,"
+                f" relays take {limit} (relay_max_message_bytes)"
+            )
+        self._sent += 1
+        self._delivery.put(encoded_topic, body, message)
+        return message
+
+    def publish(
+        self,
+        topic: str,
+        msg: Any,
+        modname: str,
+        pre_fire_hook: Callable[[Message], None] | None = None,
+    ) -> Message:
+        """`put` one message and wait until it is acknowledged, handed over or spooled.
+
+        Raises what `put` does, MessageRefused, and PublishError when nobody has it.
+        """
+        self._outcomes.clear()
+        message = self.put(topic, msg, modname, pre_fire_hook)
+        self._delivery.finish()
+        outcome = self._outcomes[id(message)]
+        if outcome.kind == REFUSED:
+            raise MessageRefused(f"{outcome.where} refuses the message: {outcome.why}")
+        if outcome.kind == FAILED:
+            raise PublishError(outcome.why)
+        return message
+
+    def wait_for_input(self, descriptor: int) -> None:
+        """Go on delivering until the file descriptor can be read."""
+        self._delivery.wait_for_input(descriptor)
+
+    def finish(self) -> None:
+        """Go on delivering until it is known of every message what became of it."""
+        self._delivery.finish()
+
+    def why(self) -> str:
+        """Why messages had to be spooled: what the relays say, or a connection to them does."""
+        return self._delivery.why()
+
+    def close(self, leaving: bool = False) -> None:
+        """Wait until what was handed to a relay that does not acknowledge has left.
+
+        Raises PublishError after `zmq_linger` milliseconds. `leaving`: this process ends now.
+        """
+        if not self._delivery.close(leaving):
+            raise PublishError(
+                "some messages may be lost: a relay that does not acknowledge has not taken all"
+                f" within {self.config['zmq_linger'] / 1000:g} s (zmq_linger)"
+            )
+
+    def _take(self, message: Message, outcome: Outcome) -> None:
+        if self._on_outcome is not None:
+            self._on_outcome(message, outcome)
+        else:
+            self._outcomes[id(message)] = outcome
