@@ -12,16 +12,23 @@ Many messages may be under way at once; what became of each is told to `on_outco
 from __future__ import annotations
 
 import time
-from collections import deque
-from typing import Any, Callable, NamedTuple, Union
+from collections import deque, namedtuple
 
-import zmq
-
-from .config import Config
 from .errors import PublishError, SpoolError
-from .publisher import Publisher
-from .spool import Spool
+from .polling import Poller
 from .submitter import Submitter
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable, Union
+
+    import zmq
+
+    from .config import Config
+    from .publisher import Publisher
+    from .spool import Spool
+
+    _Connection = Union[Submitter, Publisher]
 
 # What becomes of a message.
 ACKED = "acked"  # on disk at the relay `where`, as number `seq` of its journal
@@ -59,16 +66,8 @@ _NEVER = float("inf")
 # Contexts whose end is not waited for: see `Delivery.close`.
 _left_behind: list[zmq.Context[zmq.Socket[bytes]]] = []
 
-_Connection = Union[Submitter, Publisher]
-
-
-class Outcome(NamedTuple):
-    """What became of one message: `kind` is one of the constants above."""
-
-    kind: str
-    where: str | None = None
-    seq: int | None = None
-    why: str = ""
+# What became of one message: `kind` is one of the constants above.
+Outcome = namedtuple("Outcome", ("kind", "where", "seq", "why"), defaults=(None, None, ""))
 
 
 class _Message:
@@ -84,9 +83,9 @@ class _Message:
 class _Address:
     """One address of a relay, and the connection to it if there is one."""
 
-    def __init__(self, endpoint: str, kind: type[_Connection], is_fallback: bool) -> None:
+    def __init__(self, endpoint: str, acknowledges: bool, is_fallback: bool) -> None:
         self.endpoint = endpoint
-        self.kind = kind
+        self.acknowledges = acknowledges  # a submit address
         self.is_fallback = is_fallback  # inbound of a host that has a submit address as well
         self.connection: _Connection | None = None
         self.not_before = 0.0
@@ -96,7 +95,9 @@ class _Address:
         self.trouble: str | None = None  # what went wrong with it last, for the error's text
 
     def close(self, linger: int = 0) -> None:
-        if self.connection is not None:
+        if isinstance(self.connection, Submitter):
+            self.connection.close()
+        elif self.connection is not None:
             self.connection.close(linger)
         self.connection = None
         self.ready_since = None
@@ -118,9 +119,11 @@ class Delivery:
         self._addresses = _addresses(config)
         if not self._addresses:
             raise PublishError("config key relay_inbound is empty: there is no relay to publish to")
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=config["io_threads"])
+        self._context: zmq.Context[zmq.Socket[bytes]] | None = None
+        if not self._addresses[0].acknowledges:
+            self._libzmq()  # now, and not when the first line of a slow input has come
         self._timeout = config["timeout"] or _NEVER
-        submits = sum(address.kind is Submitter for address in self._addresses)
+        submits = sum(address.acknowledges for address in self._addresses)
         self._first_stall = min(STALL, self._timeout / max(1, submits))
         self._grace = min(GRACE, self._timeout / 4)
         self._messages: dict[int, _Message] = {}  # in the order they came
@@ -172,6 +175,8 @@ class Delivery:
         started = time.monotonic()
         for address in self._addresses:
             address.close(linger if address is self._route else 0)
+        if self._context is None:
+            return True
         if leaving and not self._sent_unacknowledged:
             _left_behind.append(self._context)
             return True
@@ -203,24 +208,27 @@ class Delivery:
     def _turn(self, descriptor: int | None = None) -> bool:
         """Wait for the next thing to happen and see to it. Whether the descriptor can be read."""
         due = self._advance()
-        poller = zmq.Poller()
+        poller = Poller()
         if descriptor is not None:
-            poller.register(descriptor, zmq.POLLIN)
+            poller.descriptor(descriptor)
         elif not self._messages:
             return False
         if self._messages:
             self._watch(poller)
-        ready = dict(poller.poll(_ms_until(due)))
+        elif self._route is not None and isinstance(self._route.connection, Submitter):
+            self._route.connection.is_ready()  # reads, and answers, what nobody else reads now
+            self._route.connection.watch(poller)
+        ready = poller.wait(_ms_until(due))
         self._advance()
         return descriptor in ready
 
-    def _watch(self, poller: zmq.Poller) -> None:
+    def _watch(self, poller: Poller) -> None:
         if self._route is not None and isinstance(self._route.connection, Submitter):
-            self._route.connection.watch(poller, to_send=bool(self._unsent))
+            self._route.connection.watch(poller)
             return
         for address in self._addresses:
             if address.connection is not None and address.ready_since is None:
-                address.connection.watch_for_relay(poller)
+                address.connection.watch(poller)
 
     def _advance(self) -> float:
         """Do all that can be done now. The moment of the monotonic clock to come back at."""
@@ -231,7 +239,7 @@ class Delivery:
             # Before any look at the clock: what was answered while this process slept is answered.
             if isinstance(connection, Submitter):
                 due = self._submit(connection, now)
-            elif isinstance(connection, Publisher):
+            elif connection is not None:
                 self._publish(connection)
             if not self._messages:
                 break
@@ -261,18 +269,20 @@ class Delivery:
                 if now < start:
                     due = min(due, start)
                     continue
-                address.connection = address.kind(self._context, address.endpoint, self._config)
+                self._connect(address)
         for address in self._addresses:
-            if address.connection is None:
+            connection = address.connection
+            if connection is None:
                 continue
-            if not address.connection.is_ready():
+            if not connection.is_ready():
+                due = min(due, connection.due)
                 address.ready_since = None
                 continue
             if address.ready_since is None:
                 address.ready_since = now
                 if address.is_fallback:
                     self._knock_again(address)
-            if isinstance(address.connection, Publisher):
+            if not address.acknowledges:
                 if any(message.handed for message in self._messages.values()):
                     continue
                 usable = address.ready_since + (self._grace if address.is_fallback else 0)
@@ -292,8 +302,25 @@ class Delivery:
                 and _host(address.endpoint) == _host(fallback.endpoint)
                 and not connection.is_ready()
             ):
-                address.close()
-                address.connection = Submitter(self._context, address.endpoint, self._config)
+                self._connect(address)
+
+    def _connect(self, address: _Address) -> None:
+        """Begin to connect to an address, anew if there is a connection."""
+        address.close()
+        if address.acknowledges:
+            address.connection = Submitter(address.endpoint, self._config)
+            return
+        from .publisher import Publisher
+
+        address.connection = Publisher(self._libzmq(), address.endpoint, self._config)
+
+    def _libzmq(self) -> zmq.Context[zmq.Socket[bytes]]:
+        """Imported when an inbound address needs it: that takes longer than all else together."""
+        if self._context is None:
+            import zmq
+
+            self._context = zmq.Context(io_threads=self._config["io_threads"])
+        return self._context
 
     def _take_route(self, address: _Address) -> None:
         for other in self._addresses:
@@ -389,7 +416,7 @@ class Delivery:
         """Spool all that is under way, or fail it, and for some time let nothing wait."""
         self._hold_off_until = time.monotonic() + HOLD_OFF
         if self._route is not None:
-            if self._route.trouble is None and self._route.kind is Submitter:
+            if self._route.trouble is None and self._route.acknowledges:
                 self._route.trouble = STALLED
             self._leave_route(HOLD_OFF, self._route.trouble)
         why = ""
@@ -419,8 +446,8 @@ def _addresses(config: Config) -> list[_Address]:
     submit = list(dict.fromkeys(config["relay_submit"]))
     hosts = {_host(endpoint) for endpoint in submit}
     inbound = dict.fromkeys(config["relay_inbound"])
-    return [_Address(endpoint, Submitter, False) for endpoint in submit] + [
-        _Address(endpoint, Publisher, _host(endpoint) in hosts) for endpoint in inbound
+    return [_Address(endpoint, True, False) for endpoint in submit] + [
+        _Address(endpoint, False, _host(endpoint) in hosts) for endpoint in inbound
     ]
 
 

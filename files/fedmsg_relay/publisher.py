@@ -12,6 +12,7 @@ import zmq
 from . import sockets
 from .config import Config
 from .errors import PublishError
+from .polling import Poller
 
 
 class Publisher:
@@ -21,6 +22,7 @@ class Publisher:
         self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, config: Config
     ) -> None:
         self.endpoint = endpoint
+        self.due = float("inf")  # as Submitter has it: libzmq connects again by itself
         self.socket = sockets.make(context, zmq.XPUB, config)
         # A full queue makes `send` wait rather than throw messages away.
         self.socket.setsockopt(zmq.XPUB_NODROP, 1)
@@ -52,9 +54,9 @@ class Publisher:
                 f"{self.endpoint} has taken nothing for {timeout_ms / 1000:g} s, its queue is full"
             ) from None
 
-    def watch_for_relay(self, poller: zmq.Poller) -> None:
+    def watch(self, poller: Poller) -> None:
         """Have `poller` end its wait when a relay is there."""
-        poller.register(self.socket, zmq.POLLIN)
+        poller.socket(self.socket, zmq.POLLIN)
 
     def close(self, linger: int) -> None:
         """Wait `linger` milliseconds at most, in the background, until what was sent has left."""

@@ -2,86 +2,96 @@
 
 DEALER to ROUTER. Request: `[key, b"", topic, body]`; reply: `[key, b"", json]`, in any order, the
 key being what this side chose. docs/protocol.adoc has the whole of it.
+
+Over a plain TCP connection, without pyzmq: see zmtp.py for why. It keeps to what libzmq does by the
+same config: one address of a name, TCP keepalive, attempts that come after `zmq_reconnect_ivl` and
+then ever more rarely, a limit to the handshake. But there is no thread: it does so only while it is
+asked, and a relay's PING is answered then.
 """
 
 from __future__ import annotations
 
-import itertools
 import json
-from collections.abc import Iterator
-from typing import Any
+import re
+import socket
+import time
 
-import zmq
-
-from . import sockets
-from .config import Config
+from . import zmtp
 from .errors import PublishError
+from .lookup import Lookup
 
-# No reply is longer: an error is one line.
-_LARGEST_REPLY = 1 << 20
-# Names of monitors. libzmq may hold one for a moment after its socket, and its id(), are gone.
-_numbers = itertools.count()
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from .config import Config
+    from .polling import Poller
+
+# As endpoints.py has it.
+_HOST = r"\*|[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+(?:%[A-Za-z0-9._-]+)?\]"
+_ENDPOINT = re.compile(rf"tcp://({_HOST}):([0-9]{{1,5}})", re.ASCII)
+
+HANDSHAKE = 30.0  # seconds that it may take: libzmq's ZMQ_HANDSHAKE_IVL
+LARGEST_REPLY = 1 << 20  # bytes: an error is one line
+_READ = 1 << 16
+_READS = 16  # at a time: no peer sends so much that the clock is never looked at
+
+_NEVER = float("inf")
 
 
 class Submitter:
-    """A connection to the submit address of one relay.
+    """A connection to the submit address of one relay. Raises PublishError if that is none.
 
-    `in_flight` are the keys of what was sent over it and not answered yet.
+    `in_flight` are the keys of what was sent over it and not answered yet. `due` is the moment of
+    the monotonic clock at which it wants to be asked whether it is ready, though nothing happened:
+    it connects again, until it is closed.
     """
 
-    def __init__(
-        self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, config: Config
-    ) -> None:
+    def __init__(self, endpoint: str, config: Config) -> None:
         self.endpoint = endpoint
         self.in_flight: set[int] = set()
-        self._connected = False
-        self._lost = False
-        self.socket = sockets.make(context, zmq.DEALER, config)
-        self.socket.setsockopt(zmq.MAXMSGSIZE, _LARGEST_REPLY)
-        # These events say whether a relay is there. Never ZMQ_IMMEDIATE and being able to write:
-        # with that option libzmq takes a lost connection away between two frames of a reply that
-        # is being read, and ends the process (4.3.5, `Assertion failed: !_more (src/fq.cpp:80)`).
-        address = f"inproc://submitter-{next(_numbers)}"
-        self.socket.monitor(address, zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
-        self._events = context.socket(zmq.PAIR)
-        self._events.setsockopt(zmq.RCVHWM, 0)  # a full queue would stop libzmq's own thread
-        self._events.connect(address)
-        try:
-            sockets.connect(self.socket, endpoint)
-        except zmq.ZMQError as error:
-            self.close(linger=0)
-            raise PublishError(f"relay_submit: cannot connect to {endpoint}: {error}") from error
+        self.due = _NEVER
+        self._host, self._port = _host_and_port(endpoint)
+        self._config = config
+        self._interval = self._first_interval()
+        self._is_lost = False
+        self._socket: socket.socket | None = None
+        self._lookup: Lookup | None = None
+        self._received: list[list[bytes]] = []
+        self._begin()
 
     def is_ready(self) -> bool:
         """Whether a relay is connected, and past the handshake."""
-        self._read_events()
-        return self._connected
+        self._serve()
+        return self._socket is not None and self._peer.is_ready
 
     def is_lost(self) -> bool:
         """Whether a connection has ended since `forget_losses`, and with it what was in flight."""
-        self._read_events()
-        return self._lost
+        self._serve()
+        return self._is_lost
 
     def forget_losses(self) -> None:
         """Before the first message: attempts that failed until then concern nobody."""
-        self._lost = False
+        self._is_lost = False
 
     def submit(self, key: int, topic: bytes, body: bytes) -> bool:
         """Send one message. False if there is no room for it now."""
-        try:
-            self.socket.send_multipart([b"%d" % key, b"", topic, body], zmq.NOBLOCK)
-        except zmq.Again:
+        if self._socket is None or not self._peer.is_ready or self._unsent:
             return False
         self.in_flight.add(key)
+        self._unsent += zmtp.message([b"%d" % key, b"", topic, body])
+        try:
+            self._write(self._socket)
+        except OSError:
+            self._lose()
         return True
 
     def replies(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """Key and reply of every answer that is here. Never waits."""
-        while True:
-            try:
-                frames = self.socket.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
-                return
+        self._serve()
+        received, self._received = self._received, []
+        for frames in received:
             try:
                 key, reply = int(frames[0]), json.loads(frames[-1])
             except (ValueError, RecursionError):
@@ -90,26 +100,136 @@ class Submitter:
                 self.in_flight.remove(key)
                 yield key, reply
 
-    def watch(self, poller: zmq.Poller, to_send: bool) -> None:
-        """Have `poller` end its wait for replies, a loss and, if there is more to send, room."""
-        poller.register(self.socket, zmq.POLLIN | (zmq.POLLOUT if to_send else 0))
-        poller.register(self._events, zmq.POLLIN)
+    def watch(self, poller: Poller) -> None:
+        """Have `poller` end its wait for a relay that is there, replies, a loss, and for room."""
+        if self._socket is not None:
+            # There is no room only while something has not left yet.
+            poller.descriptor(self._socket.fileno(), to_write=bool(self._unsent))
+        elif self._lookup is not None:
+            poller.descriptor(self._lookup.descriptor)
 
-    def watch_for_relay(self, poller: zmq.Poller) -> None:
-        """Have `poller` end its wait when a relay is there."""
-        poller.register(self._events, zmq.POLLIN)
-
-    def close(self, linger: int) -> None:
+    def close(self) -> None:
         """What has not left is not waited for: unacknowledged, its sender still has it."""
-        self.socket.disable_monitor()
-        self._events.close(linger=0)
-        self.socket.close(linger=0)
+        self._disconnect()
+        self.due = _NEVER
 
-    def _read_events(self) -> None:
+    def _begin(self) -> None:
+        """Begin an attempt. A connection that is being made is one that cannot be written yet."""
+        self._unsent = bytearray(zmtp.GREETING)
+        self._peer = zmtp.Peer(LARGEST_REPLY)
+        self.due = _NEVER
+        try:
+            self._lookup = Lookup(self._host, self._port)
+        except OSError:  # no more descriptors for now
+            self._lose()
+        self._connect()
+
+    def _connect(self) -> None:
+        if self._lookup is None or not self._lookup.is_done:
+            return
+        found = self._lookup.found
+        self._lookup.close()
+        self._lookup = None
+        if found is None:
+            self._lose()
+            return
+        family, kind, protocol, _, address = found
+        try:
+            self._socket = socket.socket(family, kind, protocol)
+            self._socket.setblocking(False)
+            self._set_options(self._socket)
+            self._socket.connect_ex(address)  # what it says, the first write says, too
+        except OSError:
+            self._lose()
+            return
+        self.due = time.monotonic() + HANDSHAKE
+
+    def _set_options(self, made: socket.socket) -> None:
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        keepalive = self._config["zmq_tcp_keepalive"]
+        if keepalive != -1:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, keepalive)
+            for option, key in (
+                (socket.TCP_KEEPCNT, "zmq_tcp_keepalive_cnt"),
+                (socket.TCP_KEEPIDLE, "zmq_tcp_keepalive_idle"),
+                (socket.TCP_KEEPINTVL, "zmq_tcp_keepalive_intvl"),
+            ):
+                if self._config[key] > 0:
+                    made.setsockopt(socket.IPPROTO_TCP, option, self._config[key])
+
+    def _serve(self) -> None:
+        """Write and read what can be, and begin the next attempt when it is time."""
+        if self._socket is None:
+            if self._lookup is not None:
+                self._connect()
+            elif time.monotonic() >= self.due:
+                self._begin()
+        if self._socket is None:
+            return
+        try:
+            self._read(self._socket)  # first: what a relay said before it went away still counts
+            self._write(self._socket)
+        except (OSError, zmtp.ProtocolError):
+            self._lose()
+        if self._socket is None:
+            return
+        if self._peer.is_ready:
+            self.due = _NEVER
+            self._interval = self._first_interval()
+        elif time.monotonic() >= self.due:
+            self._lose()
+
+    def _write(self, connected: socket.socket) -> None:
         while True:
-            try:
-                event, _ = sockets.monitor_event(self._events, zmq.NOBLOCK)
-            except zmq.Again:
+            if not self._unsent:  # answers wait until then: Peer bounds them, but not what waits
+                self._unsent, self._peer.answers = self._peer.answers, bytearray()
+            if not self._unsent:
                 return
-            self._connected = event == zmq.EVENT_HANDSHAKE_SUCCEEDED
-            self._lost = self._lost or not self._connected
+            try:
+                sent = connected.send(self._unsent)
+            except BlockingIOError:
+                return
+            del self._unsent[:sent]
+
+    def _read(self, connected: socket.socket) -> None:
+        for _ in range(_READS):
+            try:
+                received = connected.recv(_READ)
+            except BlockingIOError:
+                return
+            if not received:
+                raise ConnectionResetError
+            try:
+                self._peer.receive(received)
+            finally:
+                self._received += self._peer.messages
+                self._peer.messages = []
+
+    def _lose(self) -> None:
+        """Close the connection, or give up the attempt, until it is time for the next one."""
+        self._is_lost = self._is_lost or self._peer.is_ready
+        self._disconnect()
+        if self._config["zmq_reconnect_ivl"] == -1:
+            self.due = _NEVER
+            return
+        self.due = time.monotonic() + self._interval
+        longest = self._config["zmq_reconnect_ivl_max"] / 1000
+        self._interval = min(2 * self._interval, max(self._interval, longest))
+
+    def _first_interval(self) -> float:
+        return float(max(1, self._config["zmq_reconnect_ivl"]) / 1000)
+
+    def _disconnect(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+        if self._lookup is not None:
+            self._lookup.close()
+        self._socket = self._lookup = None
+
+
+def _host_and_port(endpoint: str) -> tuple[str, int]:
+    found = _ENDPOINT.fullmatch(endpoint)
+    if found is None or not 0 < int(found[2]) < 65536:
+        raise PublishError(f"relay_submit: {endpoint!r} is not an address like tcp://host:port")
+    # A wildcard is what its service binds, so seen from here it is this machine.
+    return ("127.0.0.1" if found[1] == "*" else found[1].strip("[]")), int(found[2])
