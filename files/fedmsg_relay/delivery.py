@@ -54,6 +54,8 @@ ASK_AGAIN_MAX = 4.0
 # How much may be under way at once.
 WINDOW = 1000
 WINDOW_BYTES = 8 << 20
+# Messages that are submitted together if they come at once.
+TOGETHER = 100
 # Bytes a second of a network that is still worth waiting for.
 SLOWEST = 1_000_000
 
@@ -152,7 +154,15 @@ class Delivery:
         self._messages[self._count] = _Message(topic, body, tag)
         self._unsent.append(self._count)
         self._bytes += size
-        self._advance()
+        # While others are under way some are gathered, or sent when this process waits: one by one
+        # they cost a relay, and its disk, several times as much.
+        connection = self._route.connection if self._route is not None else None
+        if not (
+            isinstance(connection, Submitter)
+            and connection.in_flight
+            and len(self._unsent) < TOGETHER
+        ):
+            self._advance()
 
     def wait_for_input(self, descriptor: int) -> None:
         """Go on with what is under way until the file descriptor can be read, or has ended."""
@@ -373,9 +383,10 @@ class Delivery:
             if not connection.in_flight:
                 self._replied = now
             if not connection.submit(self._unsent[0], message.topic, message.body):
-                return
+                break
             message.handed = True
             self._unsent.popleft()
+        connection.flush()
 
     def _take_reply(self, route: _Address, key: int, reply: dict[str, Any]) -> None:
         if reply.get("ok") is True:

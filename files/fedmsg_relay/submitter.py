@@ -34,6 +34,8 @@ _ENDPOINT = re.compile(rf"tcp://({_HOST}):([0-9]{{1,5}})", re.ASCII)
 
 HANDSHAKE = 30.0  # seconds that it may take: libzmq's ZMQ_HANDSHAKE_IVL
 LARGEST_REPLY = 1 << 20  # bytes: an error is one line
+# Bytes that leave together, as far as there are so many: a relay takes them at less cost.
+_TOGETHER = 1 << 16
 _READ = 1 << 16
 _READS = 16  # at a time: no peer sends so much that the clock is never looked at
 
@@ -76,16 +78,23 @@ class Submitter:
         self._is_lost = False
 
     def submit(self, key: int, topic: bytes, body: bytes) -> bool:
-        """Send one message. False if there is no room for it now."""
-        if self._socket is None or not self._peer.is_ready or self._unsent:
+        """Have one message sent by `flush`, or by what waits. False if there is no room for it."""
+        if len(self._unsent) >= _TOGETHER:
+            self.flush()
+        if self._socket is None or not self._peer.is_ready or len(self._unsent) >= _TOGETHER:
             return False
         self.in_flight.add(key)
         self._unsent += zmtp.message([b"%d" % key, b"", topic, body])
+        return True
+
+    def flush(self) -> None:
+        """Send what was submitted, as far as there is room."""
+        if self._socket is None:
+            return
         try:
             self._write(self._socket)
         except OSError:
             self._lose()
-        return True
 
     def replies(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """Key and reply of every answer that is here. Never waits."""
@@ -103,7 +112,7 @@ class Submitter:
     def watch(self, poller: Poller) -> None:
         """Have `poller` end its wait for a relay that is there, replies, a loss, and for room."""
         if self._socket is not None:
-            # There is no room only while something has not left yet.
+            # What has not left yet was flushed, and found no room.
             poller.descriptor(self._socket.fileno(), to_write=bool(self._unsent))
         elif self._lookup is not None:
             poller.descriptor(self._lookup.descriptor)

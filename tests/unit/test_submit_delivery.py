@@ -198,6 +198,20 @@ def test_many_at_once_in_order_and_each_once(relay: MakeRelay, sending: MakeSend
     assert bodies(first.submitted) == [tag.encode() for tag in tags]
 
 
+def test_what_comes_while_others_are_under_way_is_gathered_until_this_process_waits(
+    relay: MakeRelay, sending: MakeSending
+) -> None:
+    silent = relay(say_nothing)
+    sender = sending([silent], timeout=1)
+    sender.delivery.put(b"topic", b"0", "0")
+    sender.wait_for(lambda: silent.submitted)
+    for number in range(1, delivery.TOGETHER):
+        sender.delivery.put(b"topic", b"%d" % number, str(number))
+    assert len(silent.submitted) == 1
+    sender.delivery.put(b"topic", b"last", "last")  # as many as are gathered
+    wait_for(lambda: len(silent.submitted) == delivery.TOGETHER + 1)
+
+
 def test_replies_in_any_order(relay: MakeRelay, sending: MakeSending) -> None:
     first = relay(acknowledge)
     first.backwards = True

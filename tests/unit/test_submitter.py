@@ -271,12 +271,29 @@ class TestPeers:
         one = submitter(peer.endpoint)
         connection = greeted_by(peer, one)
         assert one.submit(1, b"t", b"a")
+        one.flush()
         assert connection.recv(1000)
         connection.sendall(reply(b"1"))
         connection.close()
         assert answers(one, 1) == [(1, {"ok": True})]
         until(one.is_lost, one)
         assert not one.submit(2, b"t", b"b")
+
+    def test_what_is_submitted_at_once_leaves_together(
+        self, submitter: MakeSubmitter, peer: Peer
+    ) -> None:
+        """Each packet wakes the relay, and the fewer messages it gets then, the more each costs."""
+        one = submitter(peer.endpoint)
+        connection = greeted_by(peer, one)
+        for key in range(10):
+            assert one.submit(key, b"t", b"b")
+        connection.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            connection.recv(1)
+        connection.settimeout(10)
+        one.flush()
+        expected = b"".join(zmtp.message([b"%d" % key, b"", b"t", b"b"]) for key in range(10))
+        assert connection.recv(1000) == expected
 
     def test_replies_nobody_asked_for(self, submitter: MakeSubmitter, peer: Peer) -> None:
         one = submitter(peer.endpoint)
