@@ -269,6 +269,19 @@ class TestTrim:
         journal.close()
         assert os.path.getsize(path) <= 1 << 20
 
+    def test_by_bytes_after_what_was_removed_is_back(
+        self, path: str, opened: Callable[..., Journal], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        journal = opened(max_bytes=1 << 20)
+        journal.append(rows(900, size=1000))
+        with monkeypatch.context() as patch, pytest.raises(JournalError):
+            patch.setattr(Journal, "_insert", lambda *_: journal._db.execute("no statement"))
+            journal.append(rows(400, 901, size=1000))
+        assert len(stored(path)) > 600
+        journal.append(rows(350, 901, size=1000))
+        journal.close()
+        assert os.path.getsize(path) <= 1 << 20
+
     def test_at_most_so_many(self, path: str, opened: Callable[..., Journal]) -> None:
         journal = opened(max_age=10)
         journal.append([row._replace(received=1000.0) for row in rows(50)])
