@@ -71,6 +71,8 @@ def test_every_outcome_is_counted_by_cause(
         'fedmsg_relay_submits_total{cause="",result="duplicate"} 1.0',
         'fedmsg_relay_submits_total{cause="not a complete message",result="refused"} 1.0',
     ]
+    for unit in ("messages", "bytes"):
+        assert f"\nfedmsg_relay_journal_waiting_{unit} 0.0\n" in get(bus, "/metrics")
     time.sleep(6)  # longer than a relay may be silent
     assert health(bus)["healthy"] is True
 
