@@ -1,0 +1,69 @@
+"""python -m bench [PART...]: measure, add to the results, and write the report. See README.md."""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import sys
+from pathlib import Path
+
+from . import results
+from .parts import PARTS
+from .plan import Plan
+from .processes import ROOT, MeasurementError
+from .subjects import KINDS
+
+
+def main() -> int:
+    args = _parser().parse_args()
+    plan = Plan(
+        checkouts=tuple(args.relay or [ROOT]),
+        subjects=tuple(args.subjects),
+        quick=args.quick,
+        rounds=args.rounds,
+        seconds=args.seconds,
+        cells=tuple(args.cells),
+        say=lambda text: print(text, file=sys.stderr, flush=True),
+    )
+    _allow_many_connections()
+    status = 0
+    for name in args.parts or PARTS:
+        part = PARTS[name]
+        plan.say(f"== {name}")
+        try:
+            rows = part.run(plan)
+        except MeasurementError as error:
+            plan.say(f"{name}: {error}")
+            status = 1
+            continue
+        results.keep(args.output, name, plan, rows)
+        print("\n".join(part.tables(rows)), flush=True)
+    return status
+
+
+def _allow_many_connections() -> None:
+    """500 listeners are a thousand descriptors; children inherit the limit."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    add = parser.add_argument
+    add("parts", nargs="*", metavar="PART", choices=[[], *PARTS], help=", ".join(PARTS))
+    add("--quick", action="store_true", help="fewer rounds and cells, for a first look")
+    add("--output", type=Path, default=ROOT / "build" / "bench", help="directory of the results")
+    add("--relay", type=Path, action="append", help="a checkout whose relay to measure; repeatable")
+    add("--subjects", type=_names, default=list(KINDS), help=",".join(KINDS))
+    add("--rounds", type=int)
+    add("--seconds", type=float, help="of each measurement")
+    add("--cells", type=_names, default=[], help="LISTENERSxBYTES,... of the throughput")
+    return parser
+
+
+def _names(text: str) -> list[str]:
+    return text.split(",")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,142 @@
+"""The listener of a measurement, or many of them: connections to a subject's outbound address.
+
+    python -m bench.listener '{"address": "tcp://...", "counters": "PATH", "listeners": 10, ...}'
+
+An XSUB socket that connects so many times: seen from the subject, that is as many listeners, and
+here it is one queue. At the end it writes what it has heard to `report`, as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from array import array
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import zmq
+
+from . import counters, messages
+
+# Milliseconds without a message after which what has been received so far is told.
+SILENCE = 20
+
+
+@dataclass
+class Order:
+    address: str
+    counters: str
+    report: str
+    listeners: int = 1
+    # Messages, on all connections together, from one time that their number is told to the next.
+    block: int = 1
+    # Where to write how many nanoseconds each message was under way, as an array of int64.
+    latencies: str | None = None
+
+
+class Listener:
+    def __init__(self, order: Order) -> None:
+        self._order = order
+        self._shared = counters.attach(Path(order.counters))
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        # Not SUB: libzmq lets that connect to one address only once.
+        self._socket = self._context.socket(zmq.XSUB)
+        self._socket.setsockopt(zmq.RCVHWM, 0)
+        self._socket.setsockopt(zmq.RECONNECT_IVL, 10)
+        self._socket.setsockopt(zmq.RCVTIMEO, SILENCE)
+        for _ in range(order.listeners):
+            self._socket.connect(order.address)
+        self._socket.send(b"\x01")
+        # What pyzmq's own class adds takes as long as the receiving.
+        self._receive: Callable[[], bytes] = super(zmq.Socket, self._socket).recv
+        self._numbers: list[bytes] = []
+
+    def run(self) -> None:
+        number, stamp = self._prepare()
+        if self._order.latencies is None:
+            self._count(number)
+        else:
+            self._clock(number, stamp)
+        self._report()
+        self._socket.close(linger=0)
+        self._context.term()
+
+    def _prepare(self) -> tuple[slice, slice]:
+        """Until every connection has heard the last message of the preparation."""
+        seen: Counter[bytes] = Counter()
+        last = b"%d" % messages.LAST_OF_PREPARATION
+        place: tuple[slice, slice] | None = None
+        while seen[last] < self._order.listeners:
+            try:
+                self._receive()
+                body = self._receive()
+            except zmq.Again:
+                self._end_if_stopped()
+                continue
+            if place is None:
+                place = messages.place_of_number(body), messages.place_of_stamp(body)
+            number = body[place[0]]
+            seen[number] += 1
+            if seen[number] == self._order.listeners:
+                self._shared[counters.READY] = 1
+        assert place is not None
+        self._shared[counters.STARTED] = 1
+        return place
+
+    def _end_if_stopped(self) -> None:
+        if self._shared[counters.STOP]:
+            sys.exit("stopped before it had heard anything")
+
+    def _count(self, place: slice) -> None:
+        receive, keep, shared = self._receive, self._numbers.append, self._shared
+        told, block = 0, self._order.block
+        while not shared[counters.STOP]:
+            try:
+                for _ in range(block):
+                    receive()
+                    keep(receive()[place])
+            except zmq.Again:
+                if len(self._numbers) == told:
+                    continue
+            told = len(self._numbers)
+            shared[counters.STAMP] = time.monotonic_ns()
+            shared[counters.RECEIVED] = told
+
+    def _clock(self, number: slice, stamp: slice) -> None:
+        receive, keep, shared = self._receive, self._numbers.append, self._shared
+        latencies = array("q")
+        now = time.monotonic_ns
+        while not shared[counters.STOP]:
+            try:
+                receive()
+                body = receive()
+            except zmq.Again:
+                continue
+            latencies.append(now() - int(body[stamp]))
+            keep(body[number])
+            shared[counters.RECEIVED] = len(latencies)
+        assert self._order.latencies is not None
+        Path(self._order.latencies).write_bytes(latencies.tobytes())
+
+    def _report(self) -> None:
+        """Count what is missing by its number: each shall be here once for each connection."""
+        heard = Counter(self._numbers)
+        listeners, sent = self._order.listeners, self._shared[counters.SENT]
+        expected = [min(heard[b"%012d" % number], listeners) for number in range(sent)]
+        report = {
+            "received": len(self._numbers),
+            "missing": sent * listeners - sum(expected),
+            "doubled": len(self._numbers) - sum(expected),
+        }
+        Path(self._order.report).write_text(json.dumps(report), encoding="utf-8")
+
+
+def main() -> None:
+    Listener(Order(**json.loads(sys.argv[1]))).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,158 @@
+"""A sender and a listener around a subject, and the control over them."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from . import counters, listener, sender
+from .processes import ROOT, MeasurementError, Program, cpu_seconds
+from .subjects import Subject, environment
+
+# What may be on the way to all listeners together, in messages for each and in bytes: less than
+# the shortest queue of any subject holds, and enough that none of them ever waits for the sender.
+WINDOW_MESSAGES = 5_000
+WINDOW_BYTES = 64 << 20
+# Deliveries, on all connections together, from one time that a number is told to the next.
+BLOCK = 100
+
+# Seconds without progress after which what has not come will not.
+STALLED = 5.0
+
+
+@dataclass(frozen=True)
+class Cpu:
+    """Seconds of processor time of each party."""
+
+    subject: float
+    sender: float
+    listener: float
+
+    def __sub__(self, other: Cpu) -> Cpu:
+        return Cpu(
+            self.subject - other.subject,
+            self.sender - other.sender,
+            self.listener - other.listener,
+        )
+
+
+class Load:
+    """Use it in a `with` block: on entry every connection has been heard on."""
+
+    def __init__(
+        self,
+        subject: Subject,
+        size: int,
+        listeners: int = 1,
+        rate: float = 0.0,
+        keep_latencies: bool = False,
+    ) -> None:
+        self._subject = subject
+        self._listeners = listeners
+        self._directory = subject.directory
+        self._shared = counters.create(self._directory / "counters")
+        self._report = self._directory / "heard.json"
+        self.latencies = self._directory / "latencies"
+        window = max(2, min(WINDOW_MESSAGES, WINDOW_BYTES // (size * listeners)))
+        block = max(1, min(BLOCK // listeners, window // 4))
+        path = str(self._directory / "counters")
+        self._listener_order = listener.Order(
+            subject.outbound, path, str(self._report), listeners, block * listeners,
+            str(self.latencies) if keep_latencies else None,
+        )  # fmt: skip
+        self._sender_order = sender.Order(
+            subject.inbound, path, size, listeners, window, block, rate
+        )
+        self._programs: list[Program] = []
+
+    def __enter__(self) -> Load:
+        try:
+            self._listener = self._start("listener", asdict(self._listener_order))
+            self._sender = self._start("sender", asdict(self._sender_order))
+            self._wait_for(counters.STARTED)
+            self._wait_for(counters.PAUSED)
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._shared[counters.STOP] = 1
+        for program in self._programs:
+            program.stop()
+
+    @property
+    def sent(self) -> int:
+        return self._shared[counters.SENT]
+
+    @property
+    def received(self) -> int:
+        """On all connections together."""
+        return self._shared[counters.RECEIVED]
+
+    @property
+    def stamp(self) -> float:
+        """When the last message was received, by time.monotonic()."""
+        return self._shared[counters.STAMP] / 1e9
+
+    def cpu(self) -> Cpu:
+        pids = (self._subject.pid, self._sender.pid, self._listener.pid)
+        return Cpu(*(cpu_seconds(pid) for pid in pids))
+
+    def go(self) -> None:
+        self._shared[counters.GO] = 1
+        self._shared[counters.PAUSED] = 0
+
+    def pause(self) -> bool:
+        """Send no more, and wait for what is under way. False if something does not come."""
+        self._shared[counters.GO] = 0
+        self._wait_for(counters.PAUSED)
+        seen, since = self.received, time.monotonic()
+        while self.received < self.sent * self._listeners:
+            if self.received != seen:
+                seen, since = self.received, time.monotonic()
+            if time.monotonic() - since > STALLED:
+                return False
+            time.sleep(0.002)
+        return True
+
+    def run_for(self, seconds: float) -> bool:
+        """Send for so long, and wait for what is under way then."""
+        self.go()
+        time.sleep(seconds)
+        return self.pause()
+
+    def finish(self) -> dict[str, Any]:
+        """End it. What was `received`, what is `missing` and `doubled`, on all connections."""
+        self._shared[counters.STOP] = 1
+        for program in (self._sender, self._listener):
+            program.wait_for_end()
+        report: dict[str, Any] = json.loads(self._report.read_text(encoding="utf-8"))
+        return report
+
+    def _wait_for(self, slot: int) -> None:
+        end = time.monotonic() + 60
+        while not self._shared[slot]:
+            for program in (*self._programs, self._subject.program):
+                if program.child.poll() is not None:
+                    program.fail(f"ended with {program.child.returncode}")
+            if time.monotonic() > end:
+                raise MeasurementError(f"{self._subject.name}: the load was not ready within 60 s")
+            time.sleep(0.005)
+
+    def _start(self, name: str, order: dict[str, Any]) -> Program:
+        command: list[str | Path] = [sys.executable, "-m", f"bench.{name}", json.dumps(order)]
+        env = environment(self._directory, PYTHONPATH=str(ROOT))
+        program = Program(name, command, self._directory, env)
+        self._programs.append(program)
+        return program

@@ -1,0 +1,22 @@
+"""The parts of the bench by name, in the order they run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from . import report, throughput
+from .plan import Plan, Row
+
+
+@dataclass(frozen=True)
+class Part:
+    """`run` measures; `tables` shows the rows that came of it, as lines of Markdown."""
+
+    run: Callable[[Plan], list[Row]]
+    tables: Callable[[list[Row]], list[str]]
+
+
+PARTS = {
+    "throughput": Part(throughput.run, report.throughput),
+}

@@ -1,0 +1,63 @@
+"""Rows of results as tables, in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from .plan import Row
+from .spread import Spread
+
+
+def throughput(rows: list[Row]) -> list[str]:
+    lines: list[str] = []
+    for listeners, size in _distinct((row["listeners"], row["size"]) for row in rows):
+        cell = [row for row in rows if (row["listeners"], row["size"]) == (listeners, size)]
+        proxy = [row["rate"] for row in cell if row["subject"] == "zmq_proxy"]
+        table = []
+        for subject in _distinct(row["subject"] for row in cell):
+            own = [row for row in cell if row["subject"] == subject]
+            rate = _spread(own, lambda row: row["rate"])
+            disk = [row["journal_rate"] for row in own if "journal_rate" in row]
+            lost = sum(row["missing"] + row["doubled"] for row in own)
+            unjournaled = sum(row.get("unjournaled", 0) for row in own)
+            table.append(
+                [
+                    subject,
+                    rate.text(),
+                    Spread.of(disk).text() if disk else "",
+                    f"{rate.median / Spread.of(proxy).median:.2f}" if proxy else "",
+                    _spread(own, lambda row: row["cpu"]["subject"]).text(1),
+                    _spread(own, lambda row: row["cpu"]["sender"]).text(1),
+                    _spread(own, lambda row: row["cpu"]["listener"]).text(1),
+                    _spread(own, lambda row: row["cores"]).text(2),
+                    f"{lost}" + f", {unjournaled} not on disk" * bool(unjournaled),
+                ]
+            )
+        lines += ["", f"{listeners} listener{'s' * (listeners > 1)}, {size} bytes", ""]
+        heads = ["subject", "messages/s", "on disk/s", "of proxy", "CPU us/message", "sender",
+                 "listener", "cores used", "lost"]  # fmt: skip
+        lines += markdown(heads, table)
+    return lines
+
+
+def markdown(heads: Sequence[str], table: Iterable[Sequence[str]]) -> list[str]:
+    """The first column is text, the others are numbers. Aligned, to be read as it is, too."""
+    body = [list(heads), *(list(row) for row in table)]
+    widths = [max(len(row[at]) for row in body) for at in range(len(heads))]
+
+    def line(cells: Sequence[str]) -> str:
+        first = cells[0].ljust(widths[0])
+        rest = [cell.rjust(width) for cell, width in zip(cells[1:], widths[1:])]
+        return "| " + " | ".join([first, *rest]) + " |"
+
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    return [line(heads), "| " + " | ".join(rule) + " |", *map(line, body[1:])]
+
+
+def _spread(rows: Sequence[Row], figure: Callable[[Row], float]) -> Spread:
+    return Spread.of([figure(row) for row in rows])
+
+
+def _distinct(values: Iterable[Any]) -> list[Any]:
+    return list(dict.fromkeys(values))

@@ -1,0 +1,107 @@
+"""Messages per second end to end, and what they cost: one subject, one cell, one round."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from .load import Load
+from .plan import Plan, Row, alternated
+from .processes import MeasurementError
+from .subjects import KINDS, Kind, Subject
+
+WARM_UP = 0.7
+# Seconds in which a journal must have written what is waiting.
+JOURNAL_BEHIND = 30.0
+
+
+@dataclass(frozen=True)
+class Cell:
+    listeners: int
+    size: int
+
+    @classmethod
+    def parse(cls, text: str) -> Cell:
+        """As it is shown: `10x4096` is ten listeners and messages of 4,096 bytes."""
+        listeners, _, size = text.partition("x")
+        return cls(int(listeners), int(size))
+
+    def __str__(self) -> str:
+        return f"{self.listeners}x{self.size}"
+
+
+# 400 B and one listener is the cell of the targets.
+MAIN = Cell(1, 400)
+CELLS = [Cell(listeners, size) for size in (400, 4096, 65536) for listeners in (1, 10, 100, 500)]
+
+
+def run(plan: Plan) -> list[Row]:
+    """Every cell with every subject, those of one cell in turn."""
+    rows: list[Row] = []
+    kinds = plan.kinds(*KINDS)
+    cells = [Cell.parse(text) for text in plan.cells] or plan.of(CELLS, [MAIN])
+    for cell in cells:
+        is_main = cell == MAIN
+        rounds = plan.rounds_or(7 if is_main else 2, 3 if is_main else 1)
+        seconds = plan.seconds_or(3.0 if is_main else 1.5, 1.5 if is_main else 1.0)
+        for number, kind in alternated(rounds, kinds):
+            figures = measure(kind, cell, seconds)
+            place = {"subject": kind.name, "listeners": cell.listeners, "size": cell.size}
+            rows.append({**place, "round": number, **figures})
+            cpu = figures["cpu"]["subject"]
+            plan.say(f"{cell} {kind.name}: {figures['rate']:,.0f} /s, {cpu:.1f} us CPU")
+    return rows
+
+
+def measure(kind: Kind, cell: Cell, seconds: float) -> dict[str, Any]:
+    """Rates are messages a second; `cpu` is microseconds a message, of all of a party's processes.
+
+    `rate` is by what the listeners have received, `journal_rate` by what is on disk.
+    """
+    with kind.start() as subject, Load(subject, cell.size, cell.listeners) as load:
+        return measure_running(subject, load, cell, seconds)
+
+
+def measure_running(subject: Subject, load: Load, cell: Cell, seconds: float) -> dict[str, Any]:
+    load.run_for(WARM_UP)
+    before = _settle(subject, None)
+    first, cpu = load.sent, load.cpu()
+    started = time.monotonic()
+    arrived = load.run_for(seconds)
+    sent = load.sent - first
+    if not sent:
+        raise MeasurementError(f"{subject.name}: nothing was received in {seconds} s")
+    found: dict[str, Any] = {
+        "messages": sent,
+        "rate": sent / (load.stamp - started),
+        "complete": arrived,
+    }
+    if before is not None:
+        after = _settle(subject, before + sent)
+        assert after is not None
+        found["journal_rate"] = sent / (time.monotonic() - started)
+        found["unjournaled"] = before + sent - after
+    cost = load.cpu() - cpu
+    wall = time.monotonic() - started
+    found["cpu"] = {
+        "subject": cost.subject / sent * 1e6,
+        "sender": cost.sender / sent * 1e6,
+        "listener": cost.listener / sent * 1e6,
+    }
+    found["cores"] = (cost.subject + cost.sender + cost.listener) / wall
+    return {**found, **load.finish()}
+
+
+def _settle(subject: Subject, expected: int | None) -> int | None:
+    """Wait until the journal has all, or grows no more. The seq of its last message."""
+    last = subject.journaled()
+    since = time.monotonic()
+    while last is not None and last != expected:
+        time.sleep(0.01)
+        found = subject.journaled()
+        if found != last:
+            last, since = found, time.monotonic()
+        elif time.monotonic() - since > (0.3 if expected is None else 2.0):
+            break
+    return last
