@@ -20,6 +20,7 @@ from pathlib import Path
 import zmq
 
 from . import counters, messages
+from .sender import RECONNECT
 
 # Milliseconds without a message after which what has been received so far is told.
 SILENCE = 20
@@ -33,8 +34,10 @@ class Order:
     listeners: int = 1
     # Messages, on all connections together, from one time that their number is told to the next.
     block: int = 1
-    # Where to write how many nanoseconds each message was under way, as an array of int64.
-    latencies: str | None = None
+    # Where to write when each message was due and when it arrived, as an array of int64:
+    # nanoseconds of CLOCK_MONOTONIC, in pairs. None: messages are counted only.
+    times: str | None = None
+    reconnect: tuple[int, int] = RECONNECT
 
 
 class Listener:
@@ -45,7 +48,8 @@ class Listener:
         # Not SUB: libzmq lets that connect to one address only once.
         self._socket = self._context.socket(zmq.XSUB)
         self._socket.setsockopt(zmq.RCVHWM, 0)
-        self._socket.setsockopt(zmq.RECONNECT_IVL, 10)
+        self._socket.setsockopt(zmq.RECONNECT_IVL, order.reconnect[0])
+        self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, order.reconnect[1])
         self._socket.setsockopt(zmq.RCVTIMEO, SILENCE)
         for _ in range(order.listeners):
             self._socket.connect(order.address)
@@ -56,7 +60,7 @@ class Listener:
 
     def run(self) -> None:
         number, stamp = self._prepare()
-        if self._order.latencies is None:
+        if self._order.times is None:
             self._count(number)
         else:
             self._clock(number, stamp)
@@ -107,7 +111,7 @@ class Listener:
 
     def _clock(self, number: slice, stamp: slice) -> None:
         receive, keep, shared = self._receive, self._numbers.append, self._shared
-        latencies = array("q")
+        times = array("q")
         now = time.monotonic_ns
         while not shared[counters.STOP]:
             try:
@@ -115,11 +119,13 @@ class Listener:
                 body = receive()
             except zmq.Again:
                 continue
-            latencies.append(now() - int(body[stamp]))
+            arrived = now()
+            times.append(int(body[stamp]))
+            times.append(arrived)
             keep(body[number])
-            shared[counters.RECEIVED] = len(latencies)
-        assert self._order.latencies is not None
-        Path(self._order.latencies).write_bytes(latencies.tobytes())
+            shared[counters.RECEIVED] = len(self._numbers)
+        assert self._order.times is not None
+        Path(self._order.times).write_bytes(times.tobytes())
 
     def _report(self) -> None:
         """Count what is missing by its number: each shall be here once for each connection."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from array import array
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -42,31 +43,37 @@ class Cpu:
 
 
 class Load:
-    """Use it in a `with` block: on entry every connection has been heard on."""
+    """Use it in a `with` block: on entry every connection has been heard on.
+
+    With a `rate`, so many messages a second by the clock, with times; with a `burst`, so many as
+    fast as the sender can; else as fast as the listener can, see WINDOW_MESSAGES.
+    """
 
     def __init__(
         self,
         subject: Subject,
         size: int,
         listeners: int = 1,
+        *,
         rate: float = 0.0,
-        keep_latencies: bool = False,
+        burst: int = 0,
+        reconnect: tuple[int, int] = sender.RECONNECT,
     ) -> None:
         self._subject = subject
         self._listeners = listeners
         self._directory = subject.directory
         self._shared = counters.create(self._directory / "counters")
         self._report = self._directory / "heard.json"
-        self.latencies = self._directory / "latencies"
+        self._times = self._directory / "times"
         window = max(2, min(WINDOW_MESSAGES, WINDOW_BYTES // (size * listeners)))
         block = max(1, min(BLOCK // listeners, window // 4))
         path = str(self._directory / "counters")
         self._listener_order = listener.Order(
             subject.outbound, path, str(self._report), listeners, block * listeners,
-            str(self.latencies) if keep_latencies else None,
+            str(self._times) if rate else None, reconnect,
         )  # fmt: skip
         self._sender_order = sender.Order(
-            subject.inbound, path, size, listeners, window, block, rate
+            subject.inbound, path, size, listeners, burst or window, block, rate, burst, reconnect
         )
         self._programs: list[Program] = []
 
@@ -139,6 +146,12 @@ class Load:
             program.wait_for_end()
         report: dict[str, Any] = json.loads(self._report.read_text(encoding="utf-8"))
         return report
+
+    def times(self) -> tuple[array[int], array[int]]:
+        """After `finish()`: when each message was due, and when it arrived, in ns."""
+        pairs = array("q")
+        pairs.frombytes(self._times.read_bytes())
+        return pairs[::2], pairs[1::2]
 
     def _wait_for(self, slot: int) -> None:
         end = time.monotonic() + 60

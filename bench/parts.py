@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from . import report, throughput
+from . import latency, memory, report, submits, throughput
 from .plan import Plan, Row
 
 
@@ -19,4 +19,7 @@ class Part:
 
 PARTS = {
     "throughput": Part(throughput.run, report.throughput),
+    "latency": Part(latency.run, report.latency),
+    "memory": Part(memory.run, report.memory),
+    "submits": Part(submits.run, report.submits),
 }

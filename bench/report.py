@@ -8,6 +8,8 @@ from typing import Any
 from .plan import Row
 from .spread import Spread
 
+MIB = 1 << 20
+
 
 def throughput(rows: list[Row]) -> list[str]:
     lines: list[str] = []
@@ -41,6 +43,58 @@ def throughput(rows: list[Row]) -> list[str]:
     return lines
 
 
+def latency(rows: list[Row]) -> list[str]:
+    lines: list[str] = []
+    for load in _distinct(row["load"] for row in rows):
+        table = []
+        for subject in _distinct(row["subject"] for row in rows):
+            own = [row for row in rows if (row["load"], row["subject"]) == (load, subject)]
+            figures = [_of(own, key).text(digits) for key, digits in _LATENCIES.items()]
+            cpu = _spread(own, lambda row: row["cpu"]["subject"]).text(1)
+            table.append([subject, *figures, cpu, str(sum(row["missing"] for row in own))])
+        heads = ["subject", "messages/s", "p50 us", "p99 us", "p99.9 us", "CPU us/message", "lost"]
+        lines += ["", f"Latency at {load}", "", *markdown(heads, table)]
+    return lines
+
+
+_LATENCIES = {"rate": 0, "p50": 0, "p99": 0, "p99.9": 0}
+
+
+def memory(rows: list[Row]) -> list[str]:
+    table = []
+    for listeners, size in _distinct((row["listeners"], row["size"]) for row in rows):
+        cell = [row for row in rows if (row["listeners"], row["size"]) == (listeners, size)]
+        for subject in _distinct(row["subject"] for row in cell):
+            own = [row for row in cell if row["subject"] == subject]
+            table.append(
+                [
+                    subject,
+                    f"{listeners}",
+                    f"{size:,}",
+                    f"{own[0]['messages']:,}",
+                    _spread(own, lambda row: row["idle"] / MIB).text(),
+                    _spread(own, lambda row: row["peak"] / MIB).text(),
+                    _of(own, "seconds").text(1),
+                    str(sum(row["missing"] + row["doubled"] for row in own)),
+                ]
+            )
+    heads = ["subject", "listeners", "bytes", "messages", "MiB before", "MiB at most", "seconds",
+             "lost"]  # fmt: skip
+    return ["", "Memory in a burst", "", *markdown(heads, table)]
+
+
+def submits(rows: list[Row]) -> list[str]:
+    table = []
+    for subject, size, way in _distinct((r["subject"], r["journal"], r["way"]) for r in rows):
+        own = [row for row in rows if (row["subject"], row["journal"], row["way"]) ==
+               (subject, size, way)]  # fmt: skip
+        quantiles = [_of(own, key).text() if key in own[0] else "" for key in ("p50", "p99")]
+        cpu = _spread(own, lambda row: row["cpu"]["subject"]).text(1)
+        table.append([subject, way, f"{size >> 20}", _of(own, "rate").text(), *quantiles, cpu])
+    heads = ["subject", "way", "journal MiB", "acked/s", "p50 us", "p99 us", "CPU us/message"]
+    return ["", "Acknowledged submits", "", *markdown(heads, table)]
+
+
 def markdown(heads: Sequence[str], table: Iterable[Sequence[str]]) -> list[str]:
     """The first column is text, the others are numbers. Aligned, to be read as it is, too."""
     body = [list(heads), *(list(row) for row in table)]
@@ -57,6 +111,10 @@ def markdown(heads: Sequence[str], table: Iterable[Sequence[str]]) -> list[str]:
 
 def _spread(rows: Sequence[Row], figure: Callable[[Row], float]) -> Spread:
     return Spread.of([figure(row) for row in rows])
+
+
+def _of(rows: Sequence[Row], key: str) -> Spread:
+    return Spread.of([row[key] for row in rows])
 
 
 def _distinct(values: Iterable[Any]) -> list[Any]:

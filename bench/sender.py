@@ -28,6 +28,9 @@ STEP = 0.01
 
 PR_SET_TIMERSLACK = 29
 
+# Milliseconds from one attempt to connect to the next: at first, and at most (0: the same).
+RECONNECT = (10, 0)
+
 
 @dataclass
 class Order:
@@ -38,6 +41,9 @@ class Order:
     window: int = 0
     block: int = 1
     rate: float = 0.0
+    # Messages, after which it rests; 0: none.
+    limit: int = 0
+    reconnect: tuple[int, int] = RECONNECT
 
 
 class Sender:
@@ -48,7 +54,8 @@ class Sender:
         # As PUB on the wire, and knows when the subject has subscribed.
         self._socket = self._context.socket(zmq.XPUB)
         self._socket.setsockopt(zmq.SNDHWM, 0)
-        self._socket.setsockopt(zmq.RECONNECT_IVL, 10)
+        self._socket.setsockopt(zmq.RECONNECT_IVL, order.reconnect[0])
+        self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, order.reconnect[1])
         self._socket.connect(order.address)
         # What pyzmq's own class adds takes as long as the sending.
         self._send = super(zmq.Socket, self._socket).send
@@ -58,6 +65,7 @@ class Sender:
         if not self._socket.poll(30_000):
             sys.exit(f"nobody subscribes at {self._order.address}")
         self._socket.recv()
+        # What is read from now on is of no interest: subscriptions of a subject that came back.
         self._prepare()
         if self._order.rate:
             self._send_by_the_clock()
@@ -86,8 +94,9 @@ class Sender:
         window = order.window * order.listeners
         ahead = order.block * order.listeners
         sent, mask = 0, RANDOM_PARTS - 1
+        limit = order.limit or 1 << 62
         while not shared[counters.STOP]:
-            if not shared[counters.GO]:
+            if not shared[counters.GO] or sent == limit:
                 shared[counters.PAUSED] = 1
                 time.sleep(NAP)
                 continue

@@ -39,7 +39,7 @@ class Kind:
     name: str
     kind: str
     checkout: Path = ROOT
-    # A journal to start with; none: an empty one.
+    # A journal to go on with; none: an empty one.
     prefilled: Path | None = None
     keys: tuple[tuple[str, Any], ...] = ()
     http: bool = False
@@ -206,15 +206,9 @@ class JournaledRelay(Relay):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.journal = self.directory / "journal.db"
+        self.journal = self.kind.prefilled or self.directory / "journal.db"
         self.submit = free_address()
         self.http = free_address().removeprefix("tcp://")
-
-    def prepare(self) -> None:
-        super().prepare()
-        if self.kind.prefilled is not None:
-            shutil.copyfile(self.kind.prefilled, self.journal)
-            self.journal.chmod(0o600)
 
     def journaled(self) -> int | None:
         if not self.journal.exists():
@@ -229,9 +223,11 @@ class JournaledRelay(Relay):
         return int(found[0][0]) if found else 0
 
     def _keys(self) -> dict[str, Any]:
+        # One that was filled some weeks ago shall not be emptied now.
+        age = {"relay_journal_max_age": 10 * 365 * 86400} if self.kind.prefilled else {}
         http = {"relay_http": [self.http]} if self.kind.http else {}
         journal = {"relay_journal": str(self.journal), "relay_submit": [self.submit]}
-        return {**journal, **http, **super()._keys()}
+        return {**journal, **age, **http, **super()._keys()}
 
 
 class Upstream(Subject):

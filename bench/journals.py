@@ -1,0 +1,68 @@
+"""Journals to start with: filled once for each schema, and used again.
+
+    python -m bench.journals PATH BYTES
+
+A run adds to its journal what it takes away: one that has reached its bound stays as large as it
+is. So it is not copied for a run, which would leave the disk busy for longer than the run takes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+from . import messages
+from .processes import ROOT, MeasurementError
+from .subjects import our_environment
+
+JOURNALS = ROOT / "build" / "bench" / "journals"
+
+# The bound of a relay's journal, in bytes.
+FULL = 1 << 30
+
+GROUP = 5_000
+
+
+def prefilled(checkout: Path, size: int) -> Path | None:
+    """A journal of `size` bytes for the relay of `checkout`; None for an empty one."""
+    if not size:
+        return None
+    source = (checkout / "files" / "fedmsg_relay" / "journal.py").read_bytes()
+    path = JOURNALS / f"{size >> 20}-MiB-{hashlib.sha256(source).hexdigest()[:12]}.db"
+    if not path.exists():
+        JOURNALS.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part")
+        part.unlink(missing_ok=True)
+        env = our_environment(checkout, JOURNALS)
+        env["PYTHONPATH"] += f"{os.pathsep}{ROOT}"
+        done = subprocess.run(
+            [sys.executable, "-m", "bench.journals", str(part), str(size)], env=env, check=False
+        )
+        if done.returncode:
+            raise MeasurementError(f"{path} could not be filled")
+        part.rename(path)
+    return path
+
+
+def fill(path: str, size: int) -> None:
+    """Rows as real ones: 400 B, the msg_id a random UUID."""
+    from fedmsg_relay.journal import Journal, Row
+
+    # No bound yet: it would take away while we add.
+    journal = Journal(path, 1e9, 4 * size)
+    parts = messages.unstamped(400)
+    body = b"%b%b%012d%b" % (parts.before, parts.random[0], 0, parts.after)
+    topic = messages.TOPIC.decode()
+    while os.path.getsize(path) < size:
+        now = time.time()
+        journal.append([Row(now, topic, f"2026-{uuid.uuid4()}", body) for _ in range(GROUP)])
+    journal.close()
+
+
+if __name__ == "__main__":
+    fill(sys.argv[1], int(sys.argv[2]))
