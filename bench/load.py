@@ -102,6 +102,11 @@ class Load:
     def sent(self) -> int:
         return self._shared[counters.SENT]
 
+    @sent.setter
+    def sent(self, messages: int) -> None:
+        """For who sends by other means, while the sender rests."""
+        self._shared[counters.SENT] = messages
+
     @property
     def received(self) -> int:
         """On all connections together."""
@@ -120,7 +125,7 @@ class Load:
         self._shared[counters.GO] = 1
         self._shared[counters.PAUSED] = 0
 
-    def pause(self) -> bool:
+    def pause(self, stalled: float = STALLED) -> bool:
         """Send no more, and wait for what is under way. False if something does not come."""
         self._shared[counters.GO] = 0
         self._wait_for(counters.PAUSED)
@@ -128,7 +133,7 @@ class Load:
         while self.received < self.sent * self._listeners:
             if self.received != seen:
                 seen, since = self.received, time.monotonic()
-            if time.monotonic() - since > STALLED:
+            if time.monotonic() - since > stalled:
                 return False
             time.sleep(0.002)
         return True

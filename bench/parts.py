@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from . import latency, memory, report, submits, throughput
+from . import latency, memory, report, scripts, starts, submits, throughput
 from .plan import Plan, Row
 
 
@@ -22,4 +22,6 @@ PARTS = {
     "latency": Part(latency.run, report.latency),
     "memory": Part(memory.run, report.memory),
     "submits": Part(submits.run, report.submits),
+    "scripts": Part(scripts.run, report.scripts),
+    "starts": Part(starts.run, report.starts),
 }

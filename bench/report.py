@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from .plan import Row
-from .spread import Spread
+from .scripts import PASS
+from .spread import Spread, quartiles
 
 MIB = 1 << 20
 
@@ -93,6 +94,43 @@ def submits(rows: list[Row]) -> list[str]:
         table.append([subject, way, f"{size >> 20}", _of(own, "rate").text(), *quantiles, cpu])
     heads = ["subject", "way", "journal MiB", "acked/s", "p50 us", "p99 us", "CPU us/message"]
     return ["", "Acknowledged submits", "", *markdown(heads, table)]
+
+
+def scripts(rows: list[Row]) -> list[str]:
+    lines: list[str] = []
+    for relay in _distinct(row["relay"] for row in rows):
+        here = [row for row in rows if row["relay"] == relay]
+        theirs = [row for row in here if row["python"] == "its own"]
+        table = []
+        for subject, python in _distinct((row["subject"], row["python"]) for row in here):
+            own = [row for row in here if (row["subject"], row["python"]) == (subject, python)]
+            alone = [row for row in here if (row["subject"], row["python"]) == (PASS, python)]
+            table.append(
+                [
+                    subject,
+                    python,
+                    *(quartiles([row[key] for row in own], 1) for key in ("wall", "cpu")),
+                    f"{_of(own, 'wall').median / _of(alone, 'wall').median:.2f}" if alone else "",
+                    f"{_of(own, 'wall').median / _of(theirs, 'wall').median:.3f}",
+                ]
+            )
+        heads = ["command", "Python", "wall ms", "CPU ms", "of python3 -c pass", "of upstream's"]
+        lines += ["", f"One message from a script, to {relay}", "", *markdown(heads, table)]
+    return lines
+
+
+def starts(rows: list[Row]) -> list[str]:
+    table = []
+    for what, subject in _distinct((row["what"], row["subject"]) for row in rows):
+        own = [row for row in rows if (row["what"], row["subject"]) == (what, subject)]
+        times = [
+            _of(own, key).text() if key in own[0] else "" for key in ("serves", "ready", "gap")
+        ]
+        lost = str(sum(row["missing"] for row in own)) if "missing" in own[0] else ""
+        sent = f"{sum(row['sent'] for row in own):,}" if "sent" in own[0] else ""
+        table.append([what, subject, *times, sent, lost])
+    heads = ["what", "subject", "serves after ms", "READY after ms", "gap ms", "messages", "lost"]
+    return ["", "Starts and restarts", "", *markdown(heads, table)]
 
 
 def markdown(heads: Sequence[str], table: Iterable[Sequence[str]]) -> list[str]:

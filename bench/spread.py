@@ -23,6 +23,12 @@ class Spread:
         return shown[0] if self.least == self.most else f"{shown[0]} ({shown[1]}..{shown[2]})"
 
 
+def quartiles(values: Sequence[float], digits: int) -> str:
+    """Of many: the median, and in brackets what the middle half of them lies between."""
+    first, middle, last = statistics.quantiles(values, n=4) if len(values) > 1 else [*values] * 3
+    return f"{middle:,.{digits}f} ({first:,.{digits}f}..{last:,.{digits}f})"
+
+
 def percentile(ordered: Sequence[int], share: float) -> int:
     """The value that `share` of the sorted values do not exceed."""
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))]

@@ -44,8 +44,9 @@ class Kind:
     keys: tuple[tuple[str, Any], ...] = ()
     http: bool = False
 
-    def start(self) -> Subject:
-        return _CLASSES[self.kind](self)
+    def start(self, *, launch: bool = True) -> Subject:
+        """Use it in a `with` block; without `launch` it is only prepared."""
+        return _CLASSES[self.kind](self, launch)
 
 
 def kinds(names: Sequence[str], checkouts: Sequence[Path]) -> list[Kind]:
@@ -106,6 +107,7 @@ class Subject:
     """
 
     kind: Kind
+    launches: bool
     directory: Path = field(init=False)
     inbound: str = field(init=False, default_factory=free_address)
     outbound: str = field(init=False, default_factory=free_address)
@@ -134,10 +136,16 @@ class Subject:
     def prepare(self) -> None:
         """Write what it needs in its directory."""
 
-    def launch(self) -> Program:
+    def launch(self, under: Sequence[str | Path] = (), **variables: str) -> Program:
+        """Start it, as the argument of the command `under` if there is one."""
         command, env = self.command()
-        self._programs.append(Program("subject", command, self.directory, env))
-        return self._programs[-1]
+        program = Program("subject", [*under, *command], self.directory, {**env, **variables})
+        self._programs.append(program)
+        return program
+
+    def addresses(self) -> list[str]:
+        """What it binds."""
+        return [self.inbound, self.outbound]
 
     def journaled(self) -> int | None:
         """The seq of the last message on disk, or None for who has no journal."""
@@ -146,7 +154,8 @@ class Subject:
     def __enter__(self) -> Subject:
         try:
             self.prepare()
-            self.launch()
+            if self.launches:
+                self.launch()
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -209,6 +218,9 @@ class JournaledRelay(Relay):
         self.journal = self.kind.prefilled or self.directory / "journal.db"
         self.submit = free_address()
         self.http = free_address().removeprefix("tcp://")
+
+    def addresses(self) -> list[str]:
+        return [*super().addresses(), self.submit]
 
     def journaled(self) -> int | None:
         if not self.journal.exists():
