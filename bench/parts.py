@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from . import latency, memory, report, scripts, starts, submits, throughput
+from . import (
+    latency,
+    memory,
+    queries,
+    report,
+    scripts,
+    servicing,
+    starts,
+    submits,
+    throughput,
+)
 from .plan import Plan, Row
 
 
@@ -24,4 +34,6 @@ PARTS = {
     "submits": Part(submits.run, report.submits),
     "scripts": Part(scripts.run, report.scripts),
     "starts": Part(starts.run, report.starts),
+    "queries": Part(queries.run, report.queries),
+    "servicing": Part(servicing.run, report.servicing),
 }

@@ -133,6 +133,44 @@ def starts(rows: list[Row]) -> list[str]:
     return ["", "Starts and restarts", "", *markdown(heads, table)]
 
 
+def servicing(rows: list[Row]) -> list[str]:
+    table = []
+    for subject, disk, load in _distinct((r["subject"], r["disk"], r["load"]) for r in rows):
+        own = [row for row in rows if (row["subject"], row["disk"], row["load"]) ==
+               (subject, disk, load)]  # fmt: skip
+        figures = [_of(own, "p50").text(1), _of(own, "longest").text(1)]
+        newcomers, lost = (f"{sum(row[key] for row in own):,}" for key in ("newcomers", "missing"))
+        table.append([subject, disk, load, newcomers, *figures, lost])
+    heads = ["subject", "disk", "load", "newcomers", "p50 ms", "longest ms", "lost"]
+    return ["", "Until a new publisher is subscribed to", "", *markdown(heads, table)]
+
+
+ANSWERS = ("answers", "refusals")
+
+
+def queries(rows: list[Row]) -> list[str]:
+    table = []
+    for subject in _distinct(row["subject"] for row in rows):
+        alone, queried = (
+            [row for row in rows if row["subject"] == subject and row["queried"] is asked]
+            for asked in (False, True)
+        )
+        for name, own in (("not queried", alone), ("queried", queried)):
+            table.append(
+                [
+                    f"{subject}, {name}",
+                    _of(own, "rate").text(),
+                    _of(own, "journal_rate").text(),
+                    f"{_of(own, 'rate').median / _of(alone, 'rate').median:.2f}",
+                    *(_of(own, key).text() if name == "queried" else "" for key in ANSWERS),
+                    _of(own, "cores").text(2),
+                ]
+            )
+    heads = ["subject", "messages/s", "on disk/s", "ratio", "answers/s", "refused/s",
+             "cores used"]  # fmt: skip
+    return ["", "While the backlog is queried", "", *markdown(heads, table)]
+
+
 def markdown(heads: Sequence[str], table: Iterable[Sequence[str]]) -> list[str]:
     """The first column is text, the others are numbers. Aligned, to be read as it is, too."""
     body = [list(heads), *(list(row) for row in table)]

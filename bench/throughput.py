@@ -60,10 +60,10 @@ def measure(kind: Kind, cell: Cell, seconds: float) -> dict[str, Any]:
     `rate` is by what the listeners have received, `journal_rate` by what is on disk.
     """
     with kind.start() as subject, Load(subject, cell.size, cell.listeners) as load:
-        return measure_running(subject, load, cell, seconds)
+        return measure_running(subject, load, seconds)
 
 
-def measure_running(subject: Subject, load: Load, cell: Cell, seconds: float) -> dict[str, Any]:
+def measure_running(subject: Subject, load: Load, seconds: float) -> dict[str, Any]:
     load.run_for(WARM_UP)
     before = _settle(subject, None)
     first, cpu = load.sent, load.cpu()
