@@ -18,7 +18,8 @@ SENT = 4  # messages
 RECEIVED = 5  # messages, on all connections together
 STAMP = 6  # CLOCK_MONOTONIC in ns when RECEIVED was last increased
 PAUSED = 7  # the sender has seen that it may not send
-SLOTS = 8
+PREPARED = 8  # messages of the preparation
+SLOTS = 9
 
 
 def create(path: Path) -> memoryview:

@@ -2,8 +2,8 @@
 
     python -m bench.journals PATH BYTES
 
-A run adds to its journal what it takes away: one that has reached its bound stays as large as it
-is. So it is not copied for a run, which would leave the disk busy for longer than the run takes.
+A run takes away from its journal what it adds: its size is the relay's bound for it. So it need not
+be copied for a run, which would leave the disk busy for longer than the run takes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ JOURNALS = ROOT / "build" / "bench" / "journals"
 # The bound of a relay's journal, in bytes.
 FULL = 1 << 30
 
-GROUP = 5_000
+GROUP = 50_000
 
 
 def prefilled(checkout: Path, size: int) -> Path | None:

@@ -66,6 +66,6 @@ def latencies(subject: Subject, rate: float, seconds: float) -> dict[str, Any]:
         "messages": len(taken),
         **{name: percentile(taken, share) / 1000 for name, share in shares.items()},
         "most": taken[-1] / 1000,
-        "cpu": {"subject": cost.subject / sent * 1e6},
+        "cpu": cost.each(sent),
         "missing": heard["missing"],
     }

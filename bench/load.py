@@ -28,18 +28,24 @@ STALLED = 5.0
 
 @dataclass(frozen=True)
 class Cpu:
-    """Seconds of processor time of each party."""
+    """Seconds of processor time: of the subject with its children and without, and of the load."""
 
     subject: float
+    alone: float
     sender: float
     listener: float
 
     def __sub__(self, other: Cpu) -> Cpu:
         return Cpu(
             self.subject - other.subject,
+            self.alone - other.alone,
             self.sender - other.sender,
             self.listener - other.listener,
         )
+
+    def each(self, messages: int) -> dict[str, float]:
+        """Microseconds a message, by party."""
+        return {party: seconds / messages * 1e6 for party, seconds in asdict(self).items()}
 
 
 class Load:
@@ -75,6 +81,7 @@ class Load:
         self._sender_order = sender.Order(
             subject.inbound, path, size, listeners, burst or window, block, rate, burst, reconnect
         )
+        self._journaled = subject.journaled()
         self._programs: list[Program] = []
 
     def __enter__(self) -> Load:
@@ -113,13 +120,26 @@ class Load:
         return self._shared[counters.RECEIVED]
 
     @property
+    def journaled(self) -> int | None:
+        """How many of them are on disk; None without a journal."""
+        found = self._subject.journaled()
+        if found is None or self._journaled is None:
+            return None
+        return found - self._journaled - self._shared[counters.PREPARED]
+
+    @property
     def stamp(self) -> float:
         """When the last message was received, by time.monotonic()."""
         return self._shared[counters.STAMP] / 1e9
 
     def cpu(self) -> Cpu:
-        pids = (self._subject.pid, self._sender.pid, self._listener.pid)
-        return Cpu(*(cpu_seconds(pid) for pid in pids))
+        subject = self._subject.pid
+        return Cpu(
+            cpu_seconds(subject),
+            cpu_seconds(subject, alone=True),
+            cpu_seconds(self._sender.pid),
+            cpu_seconds(self._listener.pid),
+        )
 
     def go(self) -> None:
         self._shared[counters.GO] = 1

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from . import (
+    growth,
     latency,
     memory,
     queries,
@@ -29,6 +30,7 @@ class Part:
 
 PARTS = {
     "throughput": Part(throughput.run, report.throughput),
+    "growth": Part(growth.run, report.growth),
     "latency": Part(latency.run, report.latency),
     "memory": Part(memory.run, report.memory),
     "submits": Part(submits.run, report.submits),

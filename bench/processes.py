@@ -104,10 +104,10 @@ def family(pid: int) -> Iterator[int]:
             yield from family(int(child))
 
 
-def cpu_seconds(pid: int) -> float:
+def cpu_seconds(pid: int, *, alone: bool = False) -> float:
     """User and system time of a process and its descendants, of those that have ended, too."""
     ticks = 0
-    for member in family(pid):
+    for member in [pid] if alone else family(pid):
         try:
             stat = Path(f"/proc/{member}/stat").read_text(encoding="ascii", errors="replace")
         except (FileNotFoundError, ProcessLookupError):

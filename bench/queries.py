@@ -45,7 +45,7 @@ def measure(kind: Kind, number: int, seconds: float) -> list[Row]:
             with Load(subject, MAIN.size) as load:
                 readers = _Readers(subject) if queried else None
                 try:
-                    figures = throughput.measure_running(subject, load, seconds)
+                    figures = throughput.measure_running(load, seconds)
                 finally:
                     answers = readers.stop() if readers else {}
             place = {"subject": kind.name, "queried": queried, "round": number}

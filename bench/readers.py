@@ -2,8 +2,9 @@
 
     python -m bench.readers ADDRESS REPORT
 
-Four connections with a thread each, at the lowest priority: on a bus they are on other hosts. Ends
-on SIGTERM, and writes how many answers there were, and how many refusals for want of a turn.
+Four connections with a thread each. On a bus they are on other hosts: here they have the priority
+of the process that answers them, which is lower than that of the relay. Ends on SIGTERM, and writes
+how many answers there were, and how many refusals for want of a turn.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import threading
 from pathlib import Path
 
 CLIENTS = 4
+NICE = 10
 
 TOPIC = "org.fedoraproject.dev.bench.git.receive"
 # What a hub asks when it starts, a person who looks for something, and one who leafs.
@@ -30,7 +32,7 @@ QUERIES = (
 
 def main() -> None:
     address, report = sys.argv[1:]
-    os.nice(19)
+    os.nice(NICE)
     stopping = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
     answers, refusals = [0] * CLIENTS, [0] * CLIENTS

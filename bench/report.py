@@ -133,6 +133,18 @@ def starts(rows: list[Row]) -> list[str]:
     return ["", "Starts and restarts", "", *markdown(heads, table)]
 
 
+def growth(rows: list[Row]) -> list[str]:
+    table = []
+    for subject, size in _distinct((row["subject"], row["journal"]) for row in rows):
+        own = [row for row in rows if (row["subject"], row["journal"]) == (subject, size)]
+        figures = [_of(own, key).text() for key in ("rate", "journal_rate")]
+        cpu = _spread(own, lambda row: row["cpu"]["subject"]).text(1)
+        lost = sum(row["missing"] + row["unjournaled"] for row in own)
+        table.append([subject, f"{size >> 20}", *figures, cpu, str(lost)])
+    heads = ["subject", "journal MiB", "messages/s", "on disk/s", "CPU us/message", "lost"]
+    return ["", "Throughput by the size of the journal", "", *markdown(heads, table)]
+
+
 def servicing(rows: list[Row]) -> list[str]:
     table = []
     for subject, disk, load in _distinct((r["subject"], r["disk"], r["load"]) for r in rows):
@@ -162,12 +174,13 @@ def queries(rows: list[Row]) -> list[str]:
                     _of(own, "rate").text(),
                     _of(own, "journal_rate").text(),
                     f"{_of(own, 'rate').median / _of(alone, 'rate').median:.2f}",
+                    _spread(own, lambda row: row["cpu"]["alone"]).text(1),
                     *(_of(own, key).text() if name == "queried" else "" for key in ANSWERS),
                     _of(own, "cores").text(2),
                 ]
             )
-    heads = ["subject", "messages/s", "on disk/s", "ratio", "answers/s", "refused/s",
-             "cores used"]  # fmt: skip
+    heads = ["subject", "messages/s", "on disk/s", "ratio", "relay's own CPU us/message",
+             "answers/s", "refused/s", "cores used"]  # fmt: skip
     return ["", "While the backlog is queried", "", *markdown(heads, table)]
 
 

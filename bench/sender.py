@@ -76,11 +76,12 @@ class Sender:
 
     def _prepare(self) -> None:
         parts = messages.unstamped(self._order.size)
-        number = messages.PREPARING
+        number = first = messages.PREPARING
         while not self._shared[counters.READY] and not self._shared[counters.STOP]:
             number += 1
             self._send_one(b"%b%b%012d%b" % (parts.before, parts.random[0], number, parts.after))
             time.sleep(STEP)
+        self._shared[counters.PREPARED] = number - first + 1
         last = messages.LAST_OF_PREPARATION
         self._send_one(b"%b%b%012d%b" % (parts.before, parts.random[0], last, parts.after))
 

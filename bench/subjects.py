@@ -235,11 +235,14 @@ class JournaledRelay(Relay):
         return int(found[0][0]) if found else 0
 
     def _keys(self) -> dict[str, Any]:
-        # One that was filled some weeks ago shall not be emptied now.
-        age = {"relay_journal_max_age": 10 * 365 * 86400} if self.kind.prefilled else {}
+        bounds = {}
+        if self.kind.prefilled:
+            # It shall stay as large as it is, and not be emptied where it was filled weeks ago.
+            size = self.kind.prefilled.stat().st_size
+            bounds = {"relay_journal_max_bytes": size, "relay_journal_max_age": 10 * 365 * 86400}
         http = {"relay_http": [self.http]} if self.kind.http else {}
         journal = {"relay_journal": str(self.journal), "relay_submit": [self.submit]}
-        return {**journal, **age, **http, **super()._keys()}
+        return {**journal, **bounds, **http, **super()._keys()}
 
 
 class Upstream(Subject):

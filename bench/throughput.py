@@ -9,11 +9,11 @@ from typing import Any
 from .load import Load
 from .plan import Plan, Row, alternated
 from .processes import MeasurementError
-from .subjects import KINDS, Kind, Subject
+from .subjects import KINDS, Kind
 
 WARM_UP = 0.7
-# Seconds in which a journal must have written what is waiting.
-JOURNAL_BEHIND = 30.0
+# Seconds without a new row after which a journal will not have what it lacks.
+JOURNAL_STUCK = 3.0
 
 
 @dataclass(frozen=True)
@@ -60,48 +60,39 @@ def measure(kind: Kind, cell: Cell, seconds: float) -> dict[str, Any]:
     `rate` is by what the listeners have received, `journal_rate` by what is on disk.
     """
     with kind.start() as subject, Load(subject, cell.size, cell.listeners) as load:
-        return measure_running(subject, load, seconds)
+        return measure_running(load, seconds)
 
 
-def measure_running(subject: Subject, load: Load, seconds: float) -> dict[str, Any]:
+def measure_running(load: Load, seconds: float) -> dict[str, Any]:
     load.run_for(WARM_UP)
-    before = _settle(subject, None)
+    _settle(load)
     first, cpu = load.sent, load.cpu()
     started = time.monotonic()
     arrived = load.run_for(seconds)
     sent = load.sent - first
     if not sent:
-        raise MeasurementError(f"{subject.name}: nothing was received in {seconds} s")
+        raise MeasurementError(f"nothing was received in {seconds} s")
     found: dict[str, Any] = {
         "messages": sent,
         "rate": sent / (load.stamp - started),
         "complete": arrived,
     }
-    if before is not None:
-        after = _settle(subject, before + sent)
-        assert after is not None
+    journaled = _settle(load)
+    if journaled is not None:
         found["journal_rate"] = sent / (time.monotonic() - started)
-        found["unjournaled"] = before + sent - after
+        found["unjournaled"] = load.sent - journaled
     cost = load.cpu() - cpu
-    wall = time.monotonic() - started
-    found["cpu"] = {
-        "subject": cost.subject / sent * 1e6,
-        "sender": cost.sender / sent * 1e6,
-        "listener": cost.listener / sent * 1e6,
-    }
-    found["cores"] = (cost.subject + cost.sender + cost.listener) / wall
+    found["cpu"] = cost.each(sent)
+    found["cores"] = (cost.subject + cost.sender + cost.listener) / (time.monotonic() - started)
     return {**found, **load.finish()}
 
 
-def _settle(subject: Subject, expected: int | None) -> int | None:
-    """Wait until the journal has all, or grows no more. The seq of its last message."""
-    last = subject.journaled()
-    since = time.monotonic()
-    while last is not None and last != expected:
+def _settle(load: Load) -> int | None:
+    """Wait until the journal has all, or grows no more. How many it has."""
+    last, since = load.journaled, time.monotonic()
+    while last is not None and last < load.sent and time.monotonic() < since + JOURNAL_STUCK:
         time.sleep(0.01)
-        found = subject.journaled()
+        found = load.journaled
         if found != last:
             last, since = found, time.monotonic()
-        elif time.monotonic() - since > (0.3 if expected is None else 2.0):
-            break
     return last
