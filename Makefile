@@ -2,7 +2,7 @@
 SHELL := bash
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit integration peer molecule delivery docs clean
+.PHONY: help demo test lint unit integration peer guard molecule bench delivery docs clean
 
 RUN := tools/setup/run
 # A part of the tests, a file or a name: make unit ARGS="-k wire", make molecule SCENARIO=default
@@ -16,9 +16,9 @@ demo: ## boot three hosts, deploy to them, send messages and show them arrive
 	@tools/setup/packages venv hosts
 	@$(RUN) tools/demo
 
-test: ## run lint, unit, integration, peer and molecule, then show one summary
+test: ## run lint, unit, integration, peer, guard and molecule, then show one summary
 	@tools/setup/packages venv lint faults docs hosts
-	@tools/test lint unit integration peer molecule
+	@tools/test lint unit integration peer guard molecule
 
 lint: ## check the code, the Ansible content, the shell scripts and the documents
 	@tools/setup/packages venv lint docs
@@ -35,9 +35,16 @@ peer: ## test the programs together with upstream's fedmsg
 	@FEDMSG_PEER_VENV=$$(tools/setup/venv peer) && export FEDMSG_PEER_VENV && \
 	  $(RUN) python -m pytest tests/peer $(ARGS)
 
+guard: ## measure shortly whether the relay has become slower than it may be
+	@$(RUN) python -m pytest tests/guard $(ARGS)
+
 molecule: ## test the roles on real systemd hosts
 	@tools/setup/packages venv hosts
 	@$(RUN) tools/molecule $(SCENARIO)
+
+bench: ## measure the relay beside upstream's and zmq_proxy: 20 minutes; ARGS="throughput --quick"
+	@tools/setup/packages venv faults bench
+	@$(RUN) python -m bench --output bench/results $(ARGS)
 
 delivery: ## measure the figures of docs/delivery.adoc anew
 	@$(RUN) tools/delivery

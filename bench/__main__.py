@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import resource
+import subprocess
 import sys
 from pathlib import Path
 
-from . import results
+from . import document, results
 from .parts import PARTS
 from .plan import Plan
 from .processes import ROOT, MeasurementError
@@ -38,7 +39,20 @@ def main() -> int:
             continue
         results.keep(args.output, name, plan, rows)
         print("\n".join(part.tables(rows)), flush=True)
+    measured = results.load(args.output)
+    _draw(args.output)
+    document.write(args.output, measured)
+    print("\n".join(["", *document.verdicts(measured)]))
     return status
+
+
+def _draw(directory: Path) -> None:
+    """By a Python with matplotlib, which nothing else here needs."""
+    venv = subprocess.run(
+        [ROOT / "tools/setup/venv", "bench"], check=True, stdout=subprocess.PIPE, text=True
+    ).stdout.strip()
+    command = [f"{venv}/bin/python", "-m", "bench.plots", str(directory)]
+    subprocess.run(command, cwd=ROOT, check=True)
 
 
 def _allow_many_connections() -> None:

@@ -1,4 +1,4 @@
-"""Rows of results as tables, in Markdown."""
+"""Results as a document in Markdown: targets, tables, plots, and where they were measured."""
 
 from __future__ import annotations
 

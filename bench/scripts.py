@@ -27,7 +27,7 @@ INSTALLED = "/usr/local/lib/fedmsg-relay"
 
 ACKED = "fedmsg-logger, acked"
 INBOUND = "fedmsg-logger, inbound"
-UPSTREAM = "upstream's fedmsg-logger"
+UPSTREAM_LOGGER = "upstream's fedmsg-logger"
 PASS = "python3 -c pass"
 IMPORT_ZMQ = 'python3 -c "import zmq"'
 
@@ -65,7 +65,7 @@ def run(plan: Plan) -> list[Row]:
 def _check_arrival(relay: JournaledRelay, rows: list[Row]) -> None:
     """What is timed must have been published. Upstream's may lose one, and says nothing."""
     ours = sum(row["subject"] in (ACKED, INBOUND) for row in rows)
-    theirs = sum(row["subject"] == UPSTREAM for row in rows)
+    theirs = sum(row["subject"] == UPSTREAM_LOGGER for row in rows)
     least = ours + theirs // 2
     wait_for(lambda: (relay.journaled() or 0) >= least, f"{least} messages of the scripts", 5)
 
@@ -104,7 +104,7 @@ def _commands(relay: JournaledRelay) -> Iterator[Command]:
         encoding="utf-8",
     )
     arguments = (theirs, "--message", "It is measured.", "--config-filename", f"{config}/bench.py")
-    yield Command(UPSTREAM, "its own", arguments, UPSTREAM_EVERY)
+    yield Command(UPSTREAM_LOGGER, "its own", arguments, UPSTREAM_EVERY)
 
 
 def _install(checkout: Path, directory: Path, python: str) -> str:

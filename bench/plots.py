@@ -1,0 +1,229 @@
+"""The plots of the results, as SVG that can be read on a light and on a dark page.
+
+    python -m bench.plots DIRECTORY
+
+Run by a Python that has matplotlib: `tools/setup/venv bench`.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+Rows = list[dict[str, Any]]
+
+# Readable on white and on black.
+GREY = "#7d7d7d"
+COLOURS = {
+    "relay": "#2a9d8f",
+    "relay+journal": "#d1495b",
+    "upstream": "#b8860b",
+    "zmq_proxy": "#4c8bc9",
+}
+MARKERS = {"relay": "o", "relay+journal": "s", "upstream": "^", "zmq_proxy": "D"}
+
+
+@dataclass(frozen=True)
+class Plot:
+    part: str
+    file: str
+    title: str
+    draw: Callable[[Any, Rows], None]
+    panels: int = 1
+
+
+def listeners(axes: Any, rows: Rows) -> None:
+    """One panel for each size: messages a second over the number of listeners."""
+    sizes = sorted({row["size"] for row in rows})
+    for panel, size in zip(axes, sizes):
+        _lines(panel, [row for row in rows if row["size"] == size], "listeners", _rate)
+        panel.set(xscale="log", yscale="log", xlabel="listeners", title=f"{size:,} bytes")
+        panel.set_xticks([1, 10, 100, 500], ["1", "10", "100", "500"])
+    axes[0].set_ylabel("messages/s")
+
+
+def cost(axes: Any, rows: Rows) -> None:
+    """Processor time of the subject: over the number of listeners, and over the size."""
+    by_listeners, by_size = axes
+    _lines(by_listeners, [row for row in rows if row["size"] == 400], "listeners", _cpu)
+    by_listeners.set(xscale="log", yscale="log", xlabel="listeners", title="400 bytes")
+    by_listeners.set_xticks([1, 10, 100, 500], ["1", "10", "100", "500"])
+    by_listeners.set_ylabel("CPU µs/message")
+    _lines(by_size, [row for row in rows if row["listeners"] == 1], "size", _cpu)
+    by_size.set(xscale="log", yscale="log", xlabel="bytes", title="1 listener")
+    by_size.set_xticks([400, 4096, 65536], ["400", "4 Ki", "64 Ki"])
+
+
+def growth(axes: Any, rows: Rows) -> None:
+    rate, cpu = axes
+    in_mib = [{**row, "MiB": row["journal"] / (1 << 20)} for row in rows]
+    _lines(rate, in_mib, "MiB", lambda row: float(row["journal_rate"]))
+    _lines(cpu, in_mib, "MiB", _cpu)
+    rate.set(xlabel="journal, MiB", ylabel="messages/s on disk", ylim=(0, None))
+    cpu.set(xlabel="journal, MiB", ylabel="CPU µs/message", ylim=(0, None))
+
+
+def latency(axes: Any, rows: Rows) -> None:
+    for panel, load in zip(axes, dict.fromkeys(row["load"] for row in rows)):
+        own = [row for row in rows if row["load"] == load]
+        names = ("p50", "p99", "p99.9")
+        subjects = _subjects(own)
+        for number, subject in enumerate(subjects):
+            of_subject = [row for row in own if row["subject"] == subject]
+            at = [place + (number - (len(subjects) - 1) / 2) * 0.2 for place in range(len(names))]
+            points = [[row[name] / 1000 for row in of_subject] for name in names]
+            _bars(panel, at, points, subject, 0.18)
+        panel.set(yscale="log", title=f"at {load}")
+        panel.set_xticks(range(len(names)), names)
+    axes[0].set_ylabel("ms")
+
+
+def memory(axes: Any, rows: Rows) -> None:
+    own = [row for row in rows if (row["listeners"], row["size"]) == (1, 400)]
+    for at, subject in enumerate(_subjects(own)):
+        peaks = [row["peak"] / (1 << 20) for row in own if row["subject"] == subject]
+        _bars(axes[0], [at], [peaks], subject, 0.6)
+    axes[0].set_xticks(range(len(_subjects(own))), _subjects(own))
+    axes[0].set(ylabel="MiB at most", title="300,000 messages of 400 bytes")
+
+
+def scripts(axes: Any, rows: Rows) -> None:
+    # The relay they talk to makes no difference here, and there is one.
+    commands = list(dict.fromkeys((row["subject"], row["python"]) for row in rows))
+    for panel, key in zip(axes, ("wall", "cpu")):
+        for at, (subject, python) in enumerate(commands):
+            own = [row[key] for row in rows if (row["subject"], row["python"]) == (subject, python)]
+            _bars(panel, [at], [own], "relay", 0.6, quartiles=True, horizontal=True)
+        panel.set(xlabel=f"{'wall' if key == 'wall' else 'CPU'}, ms", xscale="log")
+        panel.set_yticks([])
+        panel.invert_yaxis()
+    labels = [f"{subject} ({python})" for subject, python in commands]
+    axes[0].set_yticks(range(len(commands)), labels)
+
+
+PLOTS = (
+    Plot("throughput", "listeners.svg", "Throughput by listeners and size", listeners, 3),
+    Plot("throughput", "cost.svg", "Processor time of the relay by listeners and by size", cost, 2),
+    Plot("growth", "journal.svg", "Throughput and cost by the size of the journal", growth, 2),
+    Plot("latency", "latency.svg", "Latency", latency, 2),
+    Plot("memory", "memory.svg", "Memory in a burst", memory),
+    Plot("scripts", "scripts.svg", "One message from a script", scripts, 2),
+)
+
+
+def _rate(row: dict[str, Any]) -> float:
+    return float(row["rate"])
+
+
+def _cpu(row: dict[str, Any]) -> float:
+    return float(row["cpu"]["subject"])
+
+
+def _subjects(rows: Rows) -> list[str]:
+    found = {row["subject"] for row in rows}
+    return [name for name in COLOURS if name in found]
+
+
+def _lines(panel: Any, rows: Rows, key: str, figure: Callable[[dict[str, Any]], float]) -> None:
+    """One line a subject through the medians; bars from the least to the most."""
+    for subject in _subjects(rows):
+        own = [row for row in rows if row["subject"] == subject]
+        places = sorted({row[key] for row in own})
+        points = [[figure(row) for row in own if row[key] == place] for place in places]
+        middles = [statistics.median(values) for values in points]
+        spread = [
+            [middle - min(values) for middle, values in zip(middles, points)],
+            [max(values) - middle for middle, values in zip(middles, points)],
+        ]
+        panel.errorbar(
+            places, middles, yerr=spread, label=subject, color=COLOURS[subject],
+            marker=MARKERS[subject], markersize=4, capsize=2, linewidth=1.5,
+        )  # fmt: skip
+
+
+def _bars(
+    panel: Any,
+    at: list[float],
+    points: list[list[float]],
+    subject: str,
+    width: float,
+    *,
+    quartiles: bool = False,
+    horizontal: bool = False,
+) -> None:
+    """Medians; the thin line goes from the least to the most, or through the middle half."""
+    middles = [statistics.median(values) for values in points]
+    ends = [
+        statistics.quantiles(values, n=4)[::2]
+        if quartiles and len(values) > 1
+        else [min(values), max(values)]
+        for values in points
+    ]
+    spread = [
+        [middle - low for middle, (low, _) in zip(middles, ends)],
+        [high - middle for middle, (_, high) in zip(middles, ends)],
+    ]
+    look = {"label": subject, "color": COLOURS[subject], "ecolor": GREY, "capsize": 2}
+    if horizontal:
+        panel.barh(at, middles, width, xerr=spread, **look)
+    else:
+        panel.bar(at, middles, width, yerr=spread, **look)
+
+
+def main() -> None:
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams.update(
+        {
+            # The same figures give the same file.
+            "svg.hashsalt": "fedmsg-relay",
+            "svg.fonttype": "none",
+            "font.family": "sans-serif",
+            "font.size": 9,
+            "savefig.transparent": True,
+            **dict.fromkeys(
+                ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"),
+                GREY,
+            ),
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.grid": True,
+            "grid.color": GREY,
+            "grid.alpha": 0.25,
+            "axes.axisbelow": True,
+        }
+    )
+    from matplotlib import pyplot
+
+    directory = Path(sys.argv[1])
+    parts = json.loads((directory / "results.json").read_text(encoding="utf-8"))
+    for plot in PLOTS:
+        if plot.part not in parts:
+            continue
+        figure, axes = pyplot.subplots(
+            1,
+            plot.panels,
+            figsize=(3.4 * max(plot.panels, 1.4), 3.2),
+            squeeze=False,
+            layout="constrained",
+        )
+        plot.draw(axes[0], parts[plot.part]["rows"])
+        figure.suptitle(plot.title)
+        handles, labels = axes[0][0].get_legend_handles_labels()
+        unique = dict(zip(labels, handles))
+        if len(unique) > 1:
+            figure.legend(
+                unique.values(), unique.keys(), loc="outside lower center", ncols=4, frameon=False
+            )
+        figure.savefig(directory / plot.file, metadata={"Date": None})
+        pyplot.close(figure)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""What the relay is to reach, with its journal on, and what a run has measured of it.
+
+All but three are ratios within one run: they hold on another machine, too.
+"""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+from typing import Any
+
+from .plan import Row
+from .scripts import ACKED, PASS, UPSTREAM_LOGGER
+from .subjects import JOURNAL, PROXY, UPSTREAM
+
+Parts = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Target:
+    """`figure` is the measured one, or None if its part has not been run; `bound` is its limit."""
+
+    name: str
+    figure: float | None
+    bound: float
+    unit: str = ""
+    at_least: bool = False
+
+    @property
+    def is_met(self) -> bool | None:
+        if self.figure is None:
+            return None
+        return self.figure >= self.bound if self.at_least else self.figure <= self.bound
+
+    def cells(self) -> list[str]:
+        """Name, target, figure, verdict."""
+        sign = "at least" if self.at_least else "at most"
+        verdict = {True: "met", False: "NOT MET", None: "not measured"}[self.is_met]
+        figure = "" if self.figure is None else f"{self.figure:.3g}{self.unit}"
+        return [self.name, f"{sign} {self.bound:g}{self.unit}", figure, verdict]
+
+
+def targets(parts: Parts) -> list[Target]:
+    return [
+        Target("throughput, of zmq_proxy's", _throughput(parts, "rate", PROXY), 0.6, at_least=True),
+        Target(
+            "throughput on disk, of zmq_proxy's",
+            _throughput(parts, "journal_rate", PROXY), 0.6, at_least=True,
+        ),
+        Target("throughput, of upstream's", _throughput(parts, "rate", UPSTREAM), 4, at_least=True),
+        Target(
+            "throughput on disk, of upstream's",
+            _throughput(parts, "journal_rate", UPSTREAM), 4, at_least=True,
+        ),
+        Target("p99 at 1,000 messages/s", _p99(parts, JOURNAL), 2, " ms"),
+        Target(
+            "p99 at 1,000 messages/s, of upstream's",
+            _ratio(_p99(parts, JOURNAL), _p99(parts, UPSTREAM)), 1,
+        ),
+        Target("memory in a burst of 300,000", _memory(parts), 150, " MiB"),
+        Target("fedmsg-logger, acked: wall, of upstream's", _script(parts, UPSTREAM_LOGGER), 0.12),
+        Target("fedmsg-logger, acked: wall, of python3 -c pass", _script(parts, PASS), 4),
+        Target("CPU a listener with 500 of them, of zmq_proxy's", _listener_cost(parts), 1.2),
+        Target("throughput while /raw is queried", _queried(parts), 0.9, at_least=True),
+        Target("inbound left alone", _unserviced(parts, slow=False), 100, " ms"),
+        Target("inbound left alone, disk stalls 2 s", _unserviced(parts, slow=True), 100, " ms"),
+    ]  # fmt: skip
+
+
+def _throughput(parts: Parts, figure: str, other: str) -> float | None:
+    main = {"listeners": 1, "size": 400}
+    ours = _median(parts, "throughput", figure, subject=JOURNAL, **main)
+    return _ratio(ours, _median(parts, "throughput", "rate", subject=other, **main))
+
+
+def _p99(parts: Parts, subject: str) -> float | None:
+    found = _median(parts, "latency", "p99", subject=subject, load="1,000/s")
+    return None if found is None else found / 1000
+
+
+def _memory(parts: Parts) -> float | None:
+    rows = _rows(parts, "memory", subject=JOURNAL, listeners=1, size=400)
+    return max((row["peak"] / (1 << 20) for row in rows), default=None)
+
+
+def _script(parts: Parts, other: str) -> float | None:
+    """Of the distribution's Python, which hosts have, where it was measured."""
+    rows = _rows(parts, "scripts", subject=ACKED)
+    pythons = {row["python"] for row in rows}
+    python = "distribution" if "distribution" in pythons else "venv"
+    ours = _median(parts, "scripts", "wall", subject=ACKED, python=python)
+    more = {} if other == UPSTREAM_LOGGER else {"python": python}
+    return _ratio(ours, _median(parts, "scripts", "wall", subject=other, **more))
+
+
+def _listener_cost(parts: Parts) -> float | None:
+    def cost(subject: str) -> float | None:
+        where = {"subject": subject, "listeners": 500, "size": 400}
+        rows = _rows(parts, "throughput", **where)
+        return statistics.median(row["cpu"]["subject"] / 500 for row in rows) if rows else None
+
+    return _ratio(cost(JOURNAL), cost(PROXY))
+
+
+def _queried(parts: Parts) -> float | None:
+    def rate(queried: bool) -> float | None:
+        return _median(parts, "queries", "rate", subject=JOURNAL, queried=queried)
+
+    return _ratio(rate(True), rate(False))
+
+
+def _unserviced(parts: Parts, slow: bool) -> float | None:
+    rows = [
+        row
+        for row in _rows(parts, "servicing", subject=JOURNAL)
+        if row["disk"].startswith("stalls") is slow
+    ]
+    return max((row["longest"] for row in rows), default=None)
+
+
+def _rows(parts: Parts, part: str, **where: object) -> list[Row]:
+    rows = parts[part]["rows"] if part in parts else []
+    return [row for row in rows if all(row[key] == value for key, value in where.items())]
+
+
+def _median(parts: Parts, part: str, figure: str, **where: object) -> float | None:
+    found = [row[figure] for row in _rows(parts, part, **where)]
+    return statistics.median(found) if found else None
+
+
+def _ratio(ours: float | None, other: float | None) -> float | None:
+    return ours / other if ours is not None and other else None
