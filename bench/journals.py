@@ -55,8 +55,7 @@ def fill(path: str, size: int) -> None:
 
     # No bound yet: it would take away while we add.
     journal = Journal(path, 1e9, 4 * size)
-    parts = messages.unstamped(400)
-    body = b"%b%b%012d%b" % (parts.before, parts.random[0], 0, parts.after)
+    body = messages.single(400, 0)
     topic = messages.TOPIC.decode()
     while os.path.getsize(path) < size:
         now = time.time()

@@ -19,6 +19,8 @@ TOPIC = b"org.fedoraproject.dev.bench.git.receive"
 # Before the numbered ones come some until they are heard, and then a last one.
 PREPARING = 500_000_000_000
 LAST_OF_PREPARATION = 999_999_999_999
+# Such as are sent beside the numbered ones, and counted by nobody.
+BESIDE = 700_000_000_000
 
 # Different random parts of msg_ids: as many as an index of a million rows has pages, and more.
 RANDOM_PARTS = 1 << 16
@@ -47,6 +49,12 @@ def parts(size: int) -> Parts:
     digits = os.urandom(10 * RANDOM_PARTS).hex()
     random = [_uuid_part(digits[at : at + 20]) for at in range(0, len(digits), 20)]
     return Parts(before, between, random, after)
+
+
+def single(size: int, number: int) -> bytes:
+    """The body of one of them."""
+    before, _, random, after = unstamped(size)
+    return b"%b%b%0*d%b" % (before, random[0], NUMBER_DIGITS, number, after)
 
 
 def unstamped(size: int) -> Parts:

@@ -75,19 +75,17 @@ class Sender:
         self._context.term()
 
     def _prepare(self) -> None:
-        parts = messages.unstamped(self._order.size)
         number = first = messages.PREPARING
         while not self._shared[counters.READY] and not self._shared[counters.STOP]:
             number += 1
-            self._send_one(b"%b%b%012d%b" % (parts.before, parts.random[0], number, parts.after))
+            self._send_one(number)
             time.sleep(STEP)
         self._shared[counters.PREPARED] = number - first + 1
-        last = messages.LAST_OF_PREPARATION
-        self._send_one(b"%b%b%012d%b" % (parts.before, parts.random[0], last, parts.after))
+        self._send_one(messages.LAST_OF_PREPARATION)
 
-    def _send_one(self, body: bytes) -> None:
+    def _send_one(self, number: int) -> None:
         self._send(TOPIC, _MORE)
-        self._send(body, 0)
+        self._send(messages.single(self._order.size, number), 0)
 
     def _send_by_the_window(self) -> None:
         shared, order, send = self._shared, self._order, self._send
