@@ -12,13 +12,13 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from .plan import Plan, Row
 from .processes import MeasurementError, wait_for
-from .subjects import JOURNAL, JournaledRelay, environment, free_address, peer_venv
+from .subjects import JOURNAL, JournaledRelay, Kind, environment, free_address, peer_venv
 
 DISTRIBUTION = "/usr/bin/python3"
 
@@ -46,19 +46,30 @@ class Command:
 def run(plan: Plan) -> list[Row]:
     rows: list[Row] = []
     for kind in plan.kinds(JOURNAL):
-        with kind.start() as relay:
-            assert isinstance(relay, JournaledRelay)
-            relay.program.wait_for(lambda: "ready" in relay.program.output, "being ready")
-            commands = list(_commands(relay))
-            env = environment(relay.directory)
-            for number in range(plan.rounds_or(40, 8)):
-                for command in commands:
-                    if number % command.every == 0:
-                        wall, cpu = _time(command, relay.directory, env)
-                        place = {"subject": command.subject, "python": command.python}
-                        row = {"relay": kind.name, **place, "round": number}
-                        rows.append({**row, "wall": wall, "cpu": cpu})
-            _check_arrival(relay, [row for row in rows if row["relay"] == kind.name])
+        found = measure(kind, plan.rounds_or(40, 8), interpreters(), plan.say)
+        rows += [{"relay": kind.name, **row} for row in found]
+    return rows
+
+
+def measure(
+    kind: Kind, rounds: int, pythons: dict[str, str], say: Callable[[str], object]
+) -> list[Row]:
+    """Each command in turn, so many times."""
+    rows: list[Row] = []
+    with kind.start() as relay:
+        assert isinstance(relay, JournaledRelay)
+        relay.program.wait_for(lambda: "ready" in relay.program.output, "being ready")
+        commands = list(_commands(relay, pythons))
+        env = environment(relay.directory)
+        for number in range(rounds):
+            for command in commands:
+                if number % command.every == 0:
+                    wall, cpu = _time(command, relay.directory, env)
+                    place = {"subject": command.subject, "python": command.python}
+                    rows.append({**place, "round": number, "wall": wall, "cpu": cpu})
+            if number % 10 == 9:
+                say(f"{kind.name}: {number + 1} of {rounds} rounds")
+        _check_arrival(relay, rows)
     return rows
 
 
@@ -78,7 +89,7 @@ def interpreters() -> dict[str, str]:
     return found
 
 
-def _commands(relay: JournaledRelay) -> Iterator[Command]:
+def _commands(relay: JournaledRelay, pythons: dict[str, str]) -> Iterator[Command]:
     acked = relay.config
     inbound = relay.directory / "inbound.d"
     inbound.mkdir()
@@ -87,7 +98,7 @@ def _commands(relay: JournaledRelay) -> Iterator[Command]:
         f" {{'relay_outbound': [{relay.outbound!r}]}}}}\n",
         encoding="utf-8",
     )
-    for name, python in interpreters().items():
+    for name, python in pythons.items():
         logger = _install(relay.kind.checkout, relay.directory / name, python)
         message = ("--message", "It is measured.", "--config-filename")
         yield Command(PASS, name, (python, "-c", "pass"))

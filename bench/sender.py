@@ -21,8 +21,9 @@ import zmq
 from . import counters, messages
 from .messages import RANDOM_PARTS, TOPIC
 
-# Seconds of sleep while there is nothing to send.
+# Seconds of sleep while there is no room, and while there is nothing to send.
 NAP = 0.0002
+REST = 0.002
 # Seconds from one message of the preparation to the next.
 STEP = 0.01
 
@@ -97,7 +98,7 @@ class Sender:
         while not shared[counters.STOP]:
             if not shared[counters.GO] or sent == limit:
                 shared[counters.PAUSED] = 1
-                time.sleep(NAP)
+                time.sleep(REST)
                 continue
             shared[counters.PAUSED] = 0
             if sent * order.listeners + ahead - shared[counters.RECEIVED] > window:
@@ -119,7 +120,7 @@ class Sender:
         while not shared[counters.STOP]:
             shared[counters.PAUSED] = 1
             if not shared[counters.GO]:
-                time.sleep(NAP)
+                time.sleep(REST)
                 continue
             shared[counters.PAUSED] = 0
             started, first = time.monotonic_ns(), sent

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -66,25 +67,48 @@ def measure(kind: Kind, cell: Cell, seconds: float) -> dict[str, Any]:
 def measure_running(load: Load, seconds: float) -> dict[str, Any]:
     load.run_for(WARM_UP)
     _settle(load)
-    first, cpu = load.sent, load.cpu()
-    started = time.monotonic()
-    arrived = load.run_for(seconds)
+    started, cpu = time.monotonic(), load.cpu()
+    found = stretch(load, seconds)
+    cost = load.cpu() - cpu
+    found["cpu"] = cost.each(found["messages"])
+    found["cores"] = (cost.subject + cost.sender + cost.listener) / (time.monotonic() - started)
+    return {**found, **load.finish()}
+
+
+def stretch(load: Load, seconds: float) -> dict[str, Any]:
+    """Send for so long, and wait for all of it to arrive and to be on disk."""
+    first, started = load.sent, time.monotonic()
+    complete = load.run_for(seconds)
     sent = load.sent - first
     if not sent:
         raise MeasurementError(f"nothing was received in {seconds} s")
-    found: dict[str, Any] = {
-        "messages": sent,
-        "rate": sent / (load.stamp - started),
-        "complete": arrived,
-    }
+    found = {"messages": sent, "rate": sent / (load.stamp - started), "complete": complete}
     journaled = _settle(load)
     if journaled is not None:
         found["journal_rate"] = sent / (time.monotonic() - started)
         found["unjournaled"] = load.sent - journaled
-    cost = load.cpu() - cpu
-    found["cpu"] = cost.each(sent)
-    found["cores"] = (cost.subject + cost.sender + cost.listener) / (time.monotonic() - started)
-    return {**found, **load.finish()}
+    return found
+
+
+def alternately(kinds: list[Kind], rounds: int, seconds: float) -> dict[str, list[Row]]:
+    """The stretches of subjects that run all the time and take short turns, by name.
+
+    Shorter than what else a machine may be busy with, so that it hits all of them alike.
+    """
+    rows: dict[str, list[Row]] = {kind.name: [] for kind in kinds}
+    with contextlib.ExitStack() as running:
+        subjects = [running.enter_context(kind.start()) for kind in kinds]
+        loads = [running.enter_context(Load(subject, MAIN.size)) for subject in subjects]
+        for load in loads:
+            load.run_for(WARM_UP)
+            _settle(load)
+        for _, (kind, load) in alternated(rounds, list(zip(kinds, loads))):
+            rows[kind.name].append(stretch(load, seconds))
+        for kind, load in zip(kinds, loads):
+            heard = load.finish()
+            if heard["missing"] or heard["doubled"]:
+                raise MeasurementError(f"{kind.name}: {heard}")
+    return rows
 
 
 def _settle(load: Load) -> int | None:

@@ -33,6 +33,7 @@ def relay(context: zmq.Context[Any]) -> Iterator[JournaledRelay]:
         subject.program.stop()
         subject.launch(under=slow_disk.under(STALL))
         yield subject
+        print(subject.program.output)
 
 
 def submit(client: Submitter, number: int) -> float:

@@ -1,0 +1,1 @@
+"""A short bench that fails when the relay has become much slower, or takes much more memory."""
