@@ -1,4 +1,4 @@
-"""Numbers that the processes of a measurement share: a file that each of them maps.
+"""Numbers that the processes of a measurement share: memory that each of them maps.
 
 Each number has one writer. Reading one costs a fiftieth of a microsecond, so that the sender can
 follow what has been received with each message, and nobody has to be told anything.
@@ -7,7 +7,7 @@ follow what has been received with each message, and nobody has to be told anyth
 from __future__ import annotations
 
 import mmap
-from pathlib import Path
+import os
 
 # Numbers of 64 bits, in this order.
 STOP = 0  # all shall end
@@ -22,11 +22,18 @@ PREPARED = 8  # messages of the preparation
 SLOTS = 9
 
 
-def create(path: Path) -> memoryview:
-    path.write_bytes(bytes(8 * SLOTS))
-    return attach(path)
+def create() -> int:
+    """A descriptor to be closed at the end; the others attach by its `path_of`."""
+    # Not a file on a disk: writing to one waits while the kernel writes its page back.
+    fd = os.memfd_create("bench-counters")
+    os.ftruncate(fd, 8 * SLOTS)
+    return fd
 
 
-def attach(path: Path) -> memoryview:
-    with path.open("r+b") as file:
+def path_of(fd: int) -> str:
+    return f"/proc/{os.getpid()}/fd/{fd}"
+
+
+def attach(path: str) -> memoryview:
+    with open(path, "r+b") as file:
         return memoryview(mmap.mmap(file.fileno(), 8 * SLOTS)).cast("Q")

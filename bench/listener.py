@@ -43,7 +43,7 @@ class Order:
 class Listener:
     def __init__(self, order: Order) -> None:
         self._order = order
-        self._shared = counters.attach(Path(order.counters))
+        self._shared = counters.attach(order.counters)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         # Not SUB: libzmq lets that connect to one address only once.
         self._socket = self._context.socket(zmq.XSUB)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from array import array
@@ -68,12 +69,13 @@ class Load:
         self._subject = subject
         self._listeners = listeners
         self._directory = subject.directory
-        self._shared = counters.create(self._directory / "counters")
+        self._counters = counters.create()
+        path = counters.path_of(self._counters)
+        self._shared = counters.attach(path)
         self._report = self._directory / "heard.json"
         self._times = self._directory / "times"
         window = max(2, min(WINDOW_MESSAGES, WINDOW_BYTES // (size * listeners)))
         block = max(1, min(BLOCK // listeners, window // 4))
-        path = str(self._directory / "counters")
         self._listener_order = listener.Order(
             subject.outbound, path, str(self._report), listeners, block * listeners,
             str(self._times) if rate else None, reconnect,
@@ -104,6 +106,7 @@ class Load:
         self._shared[counters.STOP] = 1
         for program in self._programs:
             program.stop()
+        os.close(self._counters)
 
     @property
     def sent(self) -> int:

@@ -14,7 +14,6 @@ import json
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import zmq
 
@@ -50,7 +49,7 @@ class Order:
 class Sender:
     def __init__(self, order: Order) -> None:
         self._order = order
-        self._shared = counters.attach(Path(order.counters))
+        self._shared = counters.attach(order.counters)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         # As PUB on the wire, and knows when the subject has subscribed.
         self._socket = self._context.socket(zmq.XPUB)
