@@ -169,8 +169,7 @@ class Subject:
     ) -> None:
         for program in self._programs:
             program.stop()
-        if error is None:
-            shutil.rmtree(self.directory)
+        shutil.rmtree(self.directory)
 
     def _configure(self, **keys: Any) -> None:
         directory = self.directory / "fedmsg.d"
