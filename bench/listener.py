@@ -24,6 +24,8 @@ from .sender import RECONNECT
 
 # Milliseconds without a message after which what has been received so far is told.
 SILENCE = 20
+# Milliseconds without one after which, at the end, no more will come.
+END = 200
 
 
 @dataclass
@@ -97,27 +99,35 @@ class Listener:
     def _count(self, place: slice) -> None:
         receive, keep, shared = self._receive, self._numbers.append, self._shared
         told, block = 0, self._order.block
-        while not shared[counters.STOP]:
+        while True:
             try:
                 for _ in range(block):
                     receive()
                     keep(receive()[place])
             except zmq.Again:
                 if len(self._numbers) == told:
+                    if self._is_over():
+                        return
                     continue
             told = len(self._numbers)
             shared[counters.STAMP] = time.monotonic_ns()
             shared[counters.RECEIVED] = told
 
+    def _is_over(self) -> bool:
+        """Whether it is to stop, and nothing more comes."""
+        return bool(self._shared[counters.STOP]) and not self._socket.poll(END)
+
     def _clock(self, number: slice, stamp: slice) -> None:
         receive, keep, shared = self._receive, self._numbers.append, self._shared
         times = array("q")
         now = time.monotonic_ns
-        while not shared[counters.STOP]:
+        while True:
             try:
                 receive()
                 body = receive()
             except zmq.Again:
+                if self._is_over():
+                    break
                 continue
             arrived = now()
             times.append(int(body[stamp]))

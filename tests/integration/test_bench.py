@@ -19,7 +19,8 @@ SPOILING = """
 import itertools, sys, zmq
 context = zmq.Context()
 inbound, outbound = context.socket(zmq.SUB), context.socket(zmq.PUB)
-inbound.subscribe(b""), inbound.bind(sys.argv[1]), outbound.bind(sys.argv[2])
+outbound.setsockopt(zmq.SNDHWM, 0), inbound.subscribe(b"")
+inbound.bind(sys.argv[1]), outbound.bind(sys.argv[2])
 for number in itertools.count():
     frames = inbound.recv_multipart()
     for _ in range({times} if number % 100 == 99 else 1):
@@ -55,7 +56,8 @@ def test_nothing_is_lost_through_the_proxy(cell: Cell) -> None:
     found = throughput.measure(Kind(PROXY, PROXY), cell, 0.5)
     assert (found["missing"], found["doubled"]) == (0, 0)
     assert found["complete"] and found["messages"] > 0
-    assert found["rate"] == pytest.approx(found["messages"] / 0.5, rel=0.5)
+    # What was under way after half a second has taken time, too.
+    assert 0 < found["rate"] < 1.05 * found["messages"] / 0.5
 
 
 def test_a_subject_that_does_not_start_is_named_with_what_it_says() -> None:
