@@ -6,6 +6,7 @@ import argparse
 import resource
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from . import document, results
@@ -31,12 +32,14 @@ def main() -> int:
     for name in args.parts or PARTS:
         part = PARTS[name]
         plan.say(f"== {name}")
+        started = time.monotonic()
         try:
             rows = part.run(plan)
         except MeasurementError as error:
             plan.say(f"{name}: {error}")
             status = 1
             continue
+        plan.say(f"== {name}: {time.monotonic() - started:.0f} s")
         results.keep(args.output, name, plan, rows)
         print("\n".join(part.tables(rows)), flush=True)
     measured = results.load(args.output)

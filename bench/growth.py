@@ -22,7 +22,7 @@ def run(plan: Plan) -> list[Row]:
         for kind in plan.kinds(JOURNAL)
         for size in plan.of(SIZES, (0, 64 << 20))
     ]
-    for number, (size, kind) in alternated(plan.rounds_or(4, 1), kinds):
+    for number, (size, kind) in alternated(plan.rounds_or(3, 1), kinds):
         figures = throughput.measure(kind, MAIN, plan.seconds_or(2.5, 1.5))
         rows.append({"subject": kind.name, "journal": size, "round": number, **figures})
         cpu = figures["cpu"]["subject"]

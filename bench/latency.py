@@ -22,7 +22,7 @@ CALIBRATION = 1.0
 
 def run(plan: Plan) -> list[Row]:
     rows: list[Row] = []
-    for number, kind in alternated(plan.rounds_or(5, 2), plan.kinds(*KINDS)):
+    for number, kind in alternated(plan.rounds_or(4, 2), plan.kinds(*KINDS)):
         rows += measure(kind, number, plan)
         for row in rows[-2:]:
             plan.say(
@@ -44,7 +44,7 @@ def measure(kind: Kind, number: int, plan: Plan) -> list[Row]:
         return [
             {**place, "load": load, "rate": rate, **latencies(subject, rate, seconds)}
             for load, rate, seconds in (
-                ("1,000/s", STEADY, plan.seconds_or(5.0, 2.0)),
+                ("1,000/s", STEADY, plan.seconds_or(4.0, 2.0)),
                 ("half of capacity", half, plan.seconds_or(2.0, 1.0)),
             )
         ]

@@ -69,15 +69,19 @@ def growth(axes: Any, rows: Rows) -> None:
 
 
 def latency(axes: Any, rows: Rows) -> None:
+    names = ("p50", "p99", "p99.9")
     for panel, load in zip(axes, dict.fromkeys(row["load"] for row in rows)):
         own = [row for row in rows if row["load"] == load]
-        names = ("p50", "p99", "p99.9")
         subjects = _subjects(own)
         for number, subject in enumerate(subjects):
             of_subject = [row for row in own if row["subject"] == subject]
-            at = [place + (number - (len(subjects) - 1) / 2) * 0.2 for place in range(len(names))]
-            points = [[row[name] / 1000 for row in of_subject] for name in names]
-            _bars(panel, at, points, subject, 0.18)
+            points = {
+                place + (number - (len(subjects) - 1) / 2) * 0.12: [
+                    row[name] / 1000 for row in of_subject
+                ]
+                for place, name in enumerate(names)
+            }
+            _points(panel, points, subject, line="none")
         panel.set(yscale="log", title=f"at {load}")
         panel.set_xticks(range(len(names)), names)
     axes[0].set_ylabel("ms")
@@ -85,25 +89,29 @@ def latency(axes: Any, rows: Rows) -> None:
 
 def memory(axes: Any, rows: Rows) -> None:
     own = [row for row in rows if (row["listeners"], row["size"]) == (1, 400)]
-    for at, subject in enumerate(_subjects(own)):
-        peaks = [row["peak"] / (1 << 20) for row in own if row["subject"] == subject]
-        _bars(axes[0], [at], [peaks], subject, 0.6)
-    axes[0].set_xticks(range(len(_subjects(own))), _subjects(own))
-    axes[0].set(ylabel="MiB at most", title="300,000 messages of 400 bytes")
+    bars = {
+        subject: [row["peak"] / (1 << 20) for row in own if row["subject"] == subject]
+        for subject in _subjects(own)
+    }
+    _bars(axes[0], bars, [COLOURS[subject] for subject in bars])
+    axes[0].set(xlabel="MiB at most", title="300,000 messages of 400 bytes, one listener")
 
 
 def scripts(axes: Any, rows: Rows) -> None:
-    # The relay they talk to makes no difference here, and there is one.
     commands = list(dict.fromkeys((row["subject"], row["python"]) for row in rows))
+    ours = COLOURS["relay+journal"]
+    colours = [ours if "logger" in subject else GREY for subject, _ in commands]
+    colours[-1] = COLOURS["upstream"]
     for panel, key in zip(axes, ("wall", "cpu")):
-        for at, (subject, python) in enumerate(commands):
-            own = [row[key] for row in rows if (row["subject"], row["python"]) == (subject, python)]
-            _bars(panel, [at], [own], "relay", 0.6, quartiles=True, horizontal=True)
-        panel.set(xlabel=f"{'wall' if key == 'wall' else 'CPU'}, ms", xscale="log")
-        panel.set_yticks([])
-        panel.invert_yaxis()
-    labels = [f"{subject} ({python})" for subject, python in commands]
-    axes[0].set_yticks(range(len(commands)), labels)
+        bars = {
+            f"{subject} ({python})": [
+                row[key] for row in rows if (row["subject"], row["python"]) == (subject, python)
+            ]
+            for subject, python in commands
+        }
+        _bars(panel, bars, colours)
+        panel.set(xlabel="wall, ms" if key == "wall" else "CPU, ms")
+    axes[1].set_yticks([])
 
 
 PLOTS = (
@@ -130,49 +138,38 @@ def _subjects(rows: Rows) -> list[str]:
 
 
 def _lines(panel: Any, rows: Rows, key: str, figure: Callable[[dict[str, Any]], float]) -> None:
-    """One line a subject through the medians; bars from the least to the most."""
+    """One line a subject."""
     for subject in _subjects(rows):
         own = [row for row in rows if row["subject"] == subject]
         places = sorted({row[key] for row in own})
-        points = [[figure(row) for row in own if row[key] == place] for place in places]
-        middles = [statistics.median(values) for values in points]
-        spread = [
-            [middle - min(values) for middle, values in zip(middles, points)],
-            [max(values) - middle for middle, values in zip(middles, points)],
-        ]
-        panel.errorbar(
-            places, middles, yerr=spread, label=subject, color=COLOURS[subject],
-            marker=MARKERS[subject], markersize=4, capsize=2, linewidth=1.5,
-        )  # fmt: skip
+        points = {place: [figure(row) for row in own if row[key] == place] for place in places}
+        _points(panel, points, subject)
 
 
-def _bars(
-    panel: Any,
-    at: list[float],
-    points: list[list[float]],
-    subject: str,
-    width: float,
-    *,
-    quartiles: bool = False,
-    horizontal: bool = False,
+def _points(
+    panel: Any, points: dict[float, list[float]], subject: str, line: str = "solid"
 ) -> None:
-    """Medians; the thin line goes from the least to the most, or through the middle half."""
-    middles = [statistics.median(values) for values in points]
-    ends = [
-        statistics.quantiles(values, n=4)[::2]
-        if quartiles and len(values) > 1
-        else [min(values), max(values)]
-        for values in points
-    ]
+    """Medians; the thin lines go from the least to the most."""
+    middles = [statistics.median(values) for values in points.values()]
     spread = [
-        [middle - low for middle, (low, _) in zip(middles, ends)],
-        [high - middle for middle, (_, high) in zip(middles, ends)],
+        [middle - min(values) for middle, values in zip(middles, points.values())],
+        [max(values) - middle for middle, values in zip(middles, points.values())],
     ]
-    look = {"label": subject, "color": COLOURS[subject], "ecolor": GREY, "capsize": 2}
-    if horizontal:
-        panel.barh(at, middles, width, xerr=spread, **look)
-    else:
-        panel.bar(at, middles, width, yerr=spread, **look)
+    panel.errorbar(
+        list(points), middles, yerr=spread, label=subject, color=COLOURS[subject],
+        marker=MARKERS[subject], markersize=4, capsize=2, linewidth=1.5, elinewidth=1,
+        linestyle=line,
+    )  # fmt: skip
+
+
+def _bars(panel: Any, bars: dict[str, list[float]], colours: list[str]) -> None:
+    """Medians, with their values."""
+    middles = [statistics.median(values) for values in bars.values()]
+    drawn = panel.barh(range(len(bars)), middles, 0.6, color=colours)
+    panel.bar_label(drawn, [f" {middle:,.0f}" for middle in middles], color=GREY)
+    panel.set_yticks(range(len(bars)), list(bars))
+    panel.margins(x=0.15)
+    panel.invert_yaxis()
 
 
 def main() -> None:
@@ -215,6 +212,10 @@ def main() -> None:
         )
         plot.draw(axes[0], parts[plot.part]["rows"])
         figure.suptitle(plot.title)
+        for panel in axes[0]:
+            panel.minorticks_off()
+            if panel.lines:  # of bars, the names are here
+                panel.yaxis.set_major_formatter("{x:,g}")
         handles, labels = axes[0][0].get_legend_handles_labels()
         unique = dict(zip(labels, handles))
         if len(unique) > 1:

@@ -25,7 +25,7 @@ def run(plan: Plan) -> list[Row]:
         replace(kind, http=True, prefilled=journals.prefilled(kind.checkout, size))
         for kind in plan.kinds(JOURNAL)
     ]
-    for number, kind in alternated(plan.rounds_or(5, 2), kinds):
+    for number, kind in alternated(plan.rounds_or(4, 2), kinds):
         rows += measure(kind, number, plan.seconds_or(3.0, 2.0))
         for row in rows[-2:]:
             plan.say(

@@ -30,10 +30,10 @@ SLOW_DISK = f"stalls of {STALL:g} s"
 
 def run(plan: Plan) -> list[Row]:
     rows: list[Row] = []
-    for number, kind in alternated(plan.rounds_or(3, 1), plan.kinds(*KINDS)):
+    for number, kind in alternated(plan.rounds_or(2, 1), plan.kinds(*KINDS)):
         for disk in (QUICK_DISK, SLOW_DISK) if kind.kind == JOURNAL else (QUICK_DISK,):
             for load, rate in (("1,000/s", 1000.0), ("all it takes", 0.0)):
-                figures = measure(kind, rate, disk, plan.seconds_or(6.0, 5.0))
+                figures = measure(kind, rate, disk, plan.seconds_or(5.0, 5.0))
                 place = {"subject": kind.name, "disk": disk, "load": load, "round": number}
                 rows.append({**place, **figures})
                 plan.say(f"{kind.name}, disk {disk}, {load}: {figures['longest']:.1f} ms at most")

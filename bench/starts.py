@@ -26,7 +26,7 @@ from .throughput import MAIN
 RATE = 1000.0
 # Seconds of load before a restart, and after it.
 BEFORE = 1.0
-AFTER = 3.0
+AFTER = 2.5
 # Seconds after which a client submits again what was not acknowledged.
 AGAIN = 0.3
 # Milliseconds between attempts to connect: the config's defaults, which listeners and publishers
@@ -36,7 +36,7 @@ RECONNECT = (100, 1000)
 
 def run(plan: Plan) -> list[Row]:
     rows: list[Row] = []
-    for number, kind in alternated(plan.rounds_or(7, 2), plan.kinds(*KINDS)):
+    for number, kind in alternated(plan.rounds_or(5, 2), plan.kinds(*KINDS)):
         rows.append({"subject": kind.name, "what": "cold start", "round": number, **cold(kind)})
         plan.say(f"{kind.name}: cold start {rows[-1]['serves']:.0f} ms")
     # As on a host: the relay waits for the listeners it had.
@@ -44,7 +44,7 @@ def run(plan: Plan) -> list[Row]:
         replace(kind, keys=(("relay_hold_max", None),))
         for kind in plan.kinds(RELAY, JOURNAL, UPSTREAM)
     ]
-    for number, kind in alternated(plan.rounds_or(5, 1), kinds):
+    for number, kind in alternated(plan.rounds_or(4, 1), kinds):
         for way in ("inbound", "submit"):
             if way == "inbound" or kind.kind == JOURNAL:
                 figures = restart(kind, way)

@@ -31,7 +31,7 @@ def run(plan: Plan) -> list[Row]:
         for kind in plan.kinds(JOURNAL)
         for size in plan.of((0, journals.FULL), (0,))
     ]
-    for number, (size, kind) in alternated(plan.rounds_or(5, 2), kinds):
+    for number, (size, kind) in alternated(plan.rounds_or(4, 2), kinds):
         with kind.start() as subject:
             assert isinstance(subject, JournaledRelay)
             place = {"subject": kind.name, "journal": size, "round": number}
