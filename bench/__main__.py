@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -15,9 +16,21 @@ from .plan import Plan
 from .processes import ROOT, MeasurementError
 from .subjects import KINDS
 
+# Not a part: only what follows the parts.
+REPORT = "report"
+
+# The results in git, which the project's README shows ratios of.
+PUBLISHED = ROOT / "bench" / "results"
+
 
 def main() -> int:
-    args = _parser().parse_args()
+    parser = _parser()
+    args = parser.parse_args()
+    for name in args.parts:
+        if name not in (*PARTS, REPORT):
+            parser.error(f"no such part: {name}; there are {', '.join((*PARTS, REPORT))}")
+    # What runs is ended on the way out.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     plan = Plan(
         checkouts=tuple(args.relay or [ROOT]),
         subjects=tuple(args.subjects),
@@ -30,6 +43,8 @@ def main() -> int:
     _allow_many_connections()
     status = 0
     for name in args.parts or PARTS:
+        if name == REPORT:
+            continue
         part = PARTS[name]
         plan.say(f"== {name}")
         started = time.monotonic()
@@ -45,6 +60,8 @@ def main() -> int:
     measured = results.load(args.output)
     _draw(args.output)
     document.write(args.output, measured)
+    if args.output.resolve() == PUBLISHED:
+        document.publish(ROOT / "README.md", measured)
     print("\n".join(["", *document.verdicts(measured)]))
     return status
 
@@ -67,7 +84,7 @@ def _allow_many_connections() -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     add = parser.add_argument
-    add("parts", nargs="*", metavar="PART", choices=[[], *PARTS], help=", ".join(PARTS))
+    add("parts", nargs="*", metavar="PART", help=", ".join((*PARTS, REPORT)))
     add("--quick", action="store_true", help="fewer rounds and cells, for a first look")
     add("--output", type=Path, default=ROOT / "build" / "bench", help="directory of the results")
     add("--relay", type=Path, action="append", help="a checkout whose relay to measure; repeatable")

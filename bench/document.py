@@ -8,7 +8,7 @@ from typing import Any
 from .parts import PARTS
 from .plots import PLOTS
 from .report import markdown
-from .targets import targets
+from .targets import ratios, targets
 
 TITLES = {
     "throughput": "Throughput",
@@ -21,6 +21,9 @@ TITLES = {
     "queries": "Queries of the backlog",
     "servicing": "Servicing of the inbound socket",
 }
+
+# Of what `publish` writes.
+MARKS = ("<!-- written by make bench -->", "<!-- to here -->")
 
 
 def verdicts(parts: dict[str, Any]) -> list[str]:
@@ -48,6 +51,17 @@ def write(directory: Path, parts: dict[str, Any]) -> None:
                     lines += ["", f"![{plot.title}]({plot.file})"]
     lines += ["", "## Where and when", *_places(parts)]
     (directory / "results.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def publish(readme: Path, parts: dict[str, Any]) -> None:
+    """Write the ratios between their marks in the project's README."""
+    found = ratios(parts)
+    table = markdown(["with the journal on", ""], found, numbers=False) if found else []
+    text = readme.read_text(encoding="utf-8")
+    before, rest = text.split(MARKS[0])
+    _, after = rest.split(MARKS[1])
+    lines = [before + MARKS[0], *table, MARKS[1] + after]
+    readme.write_text("\n".join(lines), encoding="utf-8")
 
 
 def _places(parts: dict[str, Any]) -> list[str]:

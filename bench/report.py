@@ -184,17 +184,23 @@ def queries(rows: list[Row]) -> list[str]:
     return ["", "While the backlog is queried", "", *markdown(heads, table)]
 
 
-def markdown(heads: Sequence[str], table: Iterable[Sequence[str]]) -> list[str]:
-    """The first column is text, the others are numbers. Aligned, to be read as it is, too."""
+def markdown(
+    heads: Sequence[str], table: Iterable[Sequence[str]], *, numbers: bool = True
+) -> list[str]:
+    """The first column is text, the others are `numbers`. Aligned, to be read as it is, too."""
     body = [list(heads), *(list(row) for row in table)]
     widths = [max(len(row[at]) for row in body) for at in range(len(heads))]
 
     def line(cells: Sequence[str]) -> str:
         first = cells[0].ljust(widths[0])
-        rest = [cell.rjust(width) for cell, width in zip(cells[1:], widths[1:])]
+        rest = [
+            cell.rjust(width) if numbers else cell.ljust(width)
+            for cell, width in zip(cells[1:], widths[1:])
+        ]
         return "| " + " | ".join([first, *rest]) + " |"
 
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    end = ":" if numbers else "-"
+    rule = ["-" * widths[0], *("-" * (width - 1) + end for width in widths[1:])]
     return [line(heads), "| " + " | ".join(rule) + " |", *map(line, body[1:])]
 
 

@@ -73,13 +73,38 @@ def _throughput(parts: Parts, figure: str, other: str) -> float | None:
     return _ratio(ours, _median(parts, "throughput", "rate", subject=other, **main))
 
 
+def ratios(parts: Parts) -> list[tuple[str, str]]:
+    """What can be said of any machine, in words. What has not been measured is left out."""
+    script = "one `fedmsg-logger`, acknowledged"
+    said = [
+        ("messages a second", _throughput(parts, "rate", UPSTREAM), "times upstream's"),
+        ("messages a second", _throughput(parts, "rate", PROXY), "of `zmq_proxy`'s"),
+        (
+            "99 of 100 messages, at 1,000 a second, arrive within",
+            _ratio(_p99(parts, JOURNAL), _p99(parts, UPSTREAM)), "of upstream's time",
+        ),
+        (
+            "memory in a burst of 300,000 messages",
+            _ratio(_memory(parts), _memory(parts, UPSTREAM)), "of upstream's",
+        ),
+        (f"{script}: time", _script(parts, UPSTREAM_LOGGER), "of upstream's"),
+        (f"{script}: time", _script(parts, PASS), "times `python3 -c pass`"),
+        (
+            "processor time a listener, of 500",
+            _listener_cost(parts), "of `zmq_proxy`'s",
+        ),
+        ("messages a second while the backlog is queried", _queried(parts), "of those without"),
+    ]  # fmt: skip
+    return [(what, f"{ratio:.2g} {of}") for what, ratio, of in said if ratio is not None]
+
+
 def _p99(parts: Parts, subject: str) -> float | None:
     found = _median(parts, "latency", "p99", subject=subject, load="1,000/s")
     return None if found is None else found / 1000
 
 
-def _memory(parts: Parts) -> float | None:
-    rows = _rows(parts, "memory", subject=JOURNAL, listeners=1, size=400)
+def _memory(parts: Parts, subject: str = JOURNAL) -> float | None:
+    rows = _rows(parts, "memory", subject=subject, listeners=1, size=400)
     return max((row["peak"] / (1 << 20) for row in rows), default=None)
 
 

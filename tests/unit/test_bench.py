@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -13,7 +14,8 @@ from typing import Any
 import pytest
 from fedmsg_relay.wire import Checker
 
-from bench import messages, results
+from bench import document, messages, results
+from bench.document import MARKS
 from bench.parts import PARTS
 from bench.plan import Plan, alternated
 from bench.processes import cpu_seconds, family, peak_memory
@@ -22,6 +24,7 @@ from bench.spread import Spread, percentile
 from bench.subjects import JOURNAL, PROXY, UPSTREAM, kinds
 from bench.targets import targets
 from bench.throughput import Cell
+from tests.conftest import ROOT
 
 
 class TestMessages:
@@ -151,6 +154,36 @@ class TestResults:
     def test_that_were_lost_are_shown(self) -> None:
         rows = [row(JOURNAL, 1.0, journal_rate=1.0, unjournaled=3, missing=2)]
         assert "2, 3 not on disk" in "\n".join(PARTS["throughput"].tables(rows))
+
+
+class TestDocuments:
+    """What is in git is what the results in git say: `make bench ARGS=report` writes it anew."""
+
+    def test_the_readme_shows_the_ratios_of_the_results(self, tmp_path: Path) -> None:
+        copy = tmp_path / "README.md"
+        shutil.copy(ROOT / "README.md", copy)
+        document.publish(copy, results.load(ROOT / "bench" / "results"))
+        assert copy.read_text() == (ROOT / "README.md").read_text()
+
+    def test_a_table_of_ratios_takes_the_place_of_the_one_before(self, tmp_path: Path) -> None:
+        readme = tmp_path / "README.md"
+        readme.write_text(f"before\n{MARKS[0]}\n{MARKS[1]}\nafter\n")
+        for rate, ratio in ((60.0, "6 times upstream's"), (50.0, "5 times upstream's")):
+            rows = [row(JOURNAL, rate, journal_rate=1.0, unjournaled=0), row(UPSTREAM, 10.0)]
+            document.publish(readme, {"throughput": {"rows": rows}})
+            text = readme.read_text()
+            assert ratio in text and text.count("upstream's") == 1
+            assert text.startswith("before\n") and text.endswith("\nafter\n")
+
+    def test_the_results_are_shown_as_they_are(self, tmp_path: Path) -> None:
+        copy = shutil.copytree(ROOT / "bench" / "results", tmp_path / "results")
+        document.write(copy, results.load(copy))
+        shown = (ROOT / "bench" / "results" / "results.md").read_text()
+        assert (copy / "results.md").read_text() == shown
+
+    def test_every_part_is_in_the_document_that_explains_it(self) -> None:
+        text = (ROOT / "bench" / "README.md").read_text()
+        assert [name for name in PARTS if f"| `{name}` |" not in text] == []
 
 
 def test_cells_are_read_as_they_are_shown() -> None:
