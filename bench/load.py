@@ -24,7 +24,7 @@ WINDOW_BYTES = 64 << 20
 BLOCK = 100
 
 # Seconds without progress after which what has not come will not.
-STALLED = 5.0
+STALLED = 10.0
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,8 @@ class Load:
     """Use it in a `with` block: on entry every connection has been heard on.
 
     With a `rate`, so many messages a second by the clock, with times; with a `burst`, so many as
-    fast as the sender can; else as fast as the listener can, see WINDOW_MESSAGES.
+    fast as the sender can; else as fast as the listener can, see WINDOW_MESSAGES. `ordinary`: both
+    use pyzmq as programs do.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Load:
         rate: float = 0.0,
         burst: int = 0,
         reconnect: tuple[int, int] = sender.RECONNECT,
+        ordinary: bool = False,
     ) -> None:
         self._subject = subject
         self._listeners = listeners
@@ -78,11 +80,12 @@ class Load:
         block = max(1, min(BLOCK // listeners, window // 4))
         self._listener_order = listener.Order(
             subject.outbound, path, str(self._report), listeners, block * listeners,
-            str(self._times) if rate else None, reconnect,
+            str(self._times) if rate else None, reconnect, ordinary,
         )  # fmt: skip
         self._sender_order = sender.Order(
-            subject.inbound, path, size, listeners, burst or window, block, rate, burst, reconnect
-        )
+            subject.inbound, path, size, listeners, burst or window, block, rate, burst, reconnect,
+            ordinary,
+        )  # fmt: skip
         self._journaled = subject.journaled()
         self._programs: list[Program] = []
 

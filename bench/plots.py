@@ -39,6 +39,7 @@ class Plot:
 
 def listeners(axes: Any, rows: Rows) -> None:
     """One panel for each size: messages a second over the number of listeners."""
+    rows = [row for row in rows if row["peers"] == "lean"]
     sizes = sorted({row["size"] for row in rows})
     for panel, size in zip(axes, sizes):
         _lines(panel, [row for row in rows if row["size"] == size], "listeners", _rate)
@@ -49,6 +50,7 @@ def listeners(axes: Any, rows: Rows) -> None:
 
 def cost(axes: Any, rows: Rows) -> None:
     """Processor time of the subject: over the number of listeners, and over the size."""
+    rows = [row for row in rows if row["peers"] == "lean"]
     by_listeners, by_size = axes
     _lines(by_listeners, [row for row in rows if row["size"] == 400], "listeners", _cpu)
     by_listeners.set(xscale="log", yscale="log", xlabel="listeners", title="400 bytes")

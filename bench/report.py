@@ -14,8 +14,9 @@ MIB = 1 << 20
 
 def throughput(rows: list[Row]) -> list[str]:
     lines: list[str] = []
-    for listeners, size in _distinct((row["listeners"], row["size"]) for row in rows):
-        cell = [row for row in rows if (row["listeners"], row["size"]) == (listeners, size)]
+    for place in _distinct((row["listeners"], row["size"], row["peers"]) for row in rows):
+        listeners, size, peers = place
+        cell = [row for row in rows if (row["listeners"], row["size"], row["peers"]) == place]
         proxy = [row["rate"] for row in cell if row["subject"] == "zmq_proxy"]
         table = []
         for subject in _distinct(row["subject"] for row in cell):
@@ -37,7 +38,8 @@ def throughput(rows: list[Row]) -> list[str]:
                     f"{lost}" + f", {unjournaled} not on disk" * bool(unjournaled),
                 ]
             )
-        lines += ["", f"{listeners} listener{'s' * (listeners > 1)}, {size} bytes", ""]
+        plural = "s" * (listeners > 1)
+        lines += ["", f"{listeners} listener{plural}, {size:,} bytes, {peers} peers", ""]
         heads = ["subject", "messages/s", "on disk/s", "of proxy", "CPU us/message", "sender",
                  "listener", "cores used", "lost"]  # fmt: skip
         lines += markdown(heads, table)

@@ -12,6 +12,7 @@ from typing import Any
 from .plan import Row
 from .scripts import ACKED, PASS, UPSTREAM_LOGGER
 from .subjects import JOURNAL, PROXY, UPSTREAM
+from .throughput import PEERS
 
 Parts = dict[str, Any]
 
@@ -42,15 +43,14 @@ class Target:
 
 def targets(parts: Parts) -> list[Target]:
     return [
-        Target("throughput, of zmq_proxy's", _throughput(parts, "rate", PROXY), 0.6, at_least=True),
-        Target(
-            "throughput on disk, of zmq_proxy's",
-            _throughput(parts, "journal_rate", PROXY), 0.6, at_least=True,
-        ),
-        Target("throughput, of upstream's", _throughput(parts, "rate", UPSTREAM), 4, at_least=True),
-        Target(
-            "throughput on disk, of upstream's",
-            _throughput(parts, "journal_rate", UPSTREAM), 4, at_least=True,
+        *(
+            Target(
+                f"throughput{on_disk}, {peers} peers, of {other}'s",
+                _throughput(parts, figure, other, peers), bound, at_least=True,
+            )
+            for other, bound in ((PROXY, 0.6), (UPSTREAM, 4))
+            for peers in PEERS
+            for figure, on_disk in (("rate", ""), ("journal_rate", " on disk"))
         ),
         Target("p99 at 1,000 messages/s", _p99(parts, JOURNAL), 2, " ms"),
         Target(
@@ -67,8 +67,8 @@ def targets(parts: Parts) -> list[Target]:
     ]  # fmt: skip
 
 
-def _throughput(parts: Parts, figure: str, other: str) -> float | None:
-    main = {"listeners": 1, "size": 400}
+def _throughput(parts: Parts, figure: str, other: str, peers: str) -> float | None:
+    main = {"listeners": 1, "size": 400, "peers": peers}
     ours = _median(parts, "throughput", figure, subject=JOURNAL, **main)
     return _ratio(ours, _median(parts, "throughput", "rate", subject=other, **main))
 
@@ -77,8 +77,11 @@ def ratios(parts: Parts) -> list[tuple[str, str]]:
     """What can be said of any machine, in words. What has not been measured is left out."""
     script = "one `fedmsg-logger`, acknowledged"
     said = [
-        ("messages a second", _throughput(parts, "rate", UPSTREAM), "times upstream's"),
-        ("messages a second", _throughput(parts, "rate", PROXY), "of `zmq_proxy`'s"),
+        *(
+            (f"messages a second, {peers} peers", _throughput(parts, "rate", other, peers), of)
+            for peers in PEERS
+            for other, of in ((UPSTREAM, "times upstream's"), (PROXY, "of `zmq_proxy`'s"))
+        ),
         (
             "99 of 100 messages, at 1,000 a second, arrive within",
             _ratio(_p99(parts, JOURNAL), _p99(parts, UPSTREAM)), "of upstream's time",

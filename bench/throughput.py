@@ -14,7 +14,7 @@ from .subjects import KINDS, Kind
 
 WARM_UP = 0.7
 # Seconds without a new row after which a journal will not have what it lacks.
-JOURNAL_STUCK = 3.0
+JOURNAL_STUCK = 10.0
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,11 @@ class Cell:
         return f"{self.listeners}x{self.size}"
 
 
+# Sender and listener cost as little as pyzmq can, or as much as it costs programs to use it.
+LEAN = "lean"
+ORDINARY = "ordinary"
+PEERS = (LEAN, ORDINARY)
+
 # 400 B and one listener is the cell of the targets.
 MAIN = Cell(1, 400)
 CELLS = [Cell(listeners, size) for size in (400, 4096, 65536) for listeners in (1, 10, 100, 500)]
@@ -47,21 +52,26 @@ def run(plan: Plan) -> list[Row]:
     for cell in cells:
         rounds = plan.rounds_or(*ROUNDS.get(cell, (2, 1)))
         seconds = plan.seconds_or(3.0 if cell == MAIN else 1.0, 1.5 if cell == MAIN else 1.0)
-        for number, kind in alternated(rounds, kinds):
-            figures = measure(kind, cell, seconds)
-            place = {"subject": kind.name, "listeners": cell.listeners, "size": cell.size}
-            rows.append({**place, "round": number, **figures})
+        turns = [(kind, peers) for peers in (PEERS if cell == MAIN else (LEAN,)) for kind in kinds]
+        for number, (kind, peers) in alternated(rounds, turns):
+            figures = measure(kind, cell, seconds, peers)
+            place = {"listeners": cell.listeners, "size": cell.size, "peers": peers}
+            rows.append({"subject": kind.name, **place, "round": number, **figures})
             cpu = figures["cpu"]["subject"]
-            plan.say(f"{cell} {kind.name}: {figures['rate']:,.0f} /s, {cpu:.1f} us CPU")
+            plan.say(f"{cell}, {peers} {kind.name}: {figures['rate']:,.0f} /s, {cpu:.1f} us CPU")
     return rows
 
 
-def measure(kind: Kind, cell: Cell, seconds: float) -> dict[str, Any]:
+def measure(kind: Kind, cell: Cell, seconds: float, peers: str = LEAN) -> dict[str, Any]:
     """Rates are messages a second; `cpu` is microseconds a message, of all of a party's processes.
 
     `rate` is by what the listeners have received, `journal_rate` by what is on disk.
     """
-    with kind.start() as subject, Load(subject, cell.size, cell.listeners) as load:
+    ordinary = peers == ORDINARY
+    with (
+        kind.start() as subject,
+        Load(subject, cell.size, cell.listeners, ordinary=ordinary) as load,
+    ):
         return measure_running(load, seconds)
 
 
@@ -91,7 +101,9 @@ def stretch(load: Load, seconds: float) -> dict[str, Any]:
     return found
 
 
-def alternately(kinds: list[Kind], rounds: int, seconds: float) -> dict[str, list[Row]]:
+def alternately(
+    kinds: list[Kind], rounds: int, seconds: float, peers: str = LEAN
+) -> dict[str, list[Row]]:
     """The stretches of subjects that run all the time and take short turns, by name.
 
     Shorter than what else a machine may be busy with, so that it hits all of them alike.
@@ -99,7 +111,10 @@ def alternately(kinds: list[Kind], rounds: int, seconds: float) -> dict[str, lis
     rows: dict[str, list[Row]] = {kind.name: [] for kind in kinds}
     with contextlib.ExitStack() as running:
         subjects = [running.enter_context(kind.start()) for kind in kinds]
-        loads = [running.enter_context(Load(subject, MAIN.size)) for subject in subjects]
+        loads = [
+            running.enter_context(Load(subject, MAIN.size, ordinary=peers == ORDINARY))
+            for subject in subjects
+        ]
         for load in loads:
             load.run_for(WARM_UP)
             _settle(load)

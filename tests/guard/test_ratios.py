@@ -37,8 +37,11 @@ def reaches(ratio: Callable[[], float], is_enough: Callable[[float], bool]) -> N
 
 
 def throughput_beside(other: Kind) -> float:
-    found = throughput.alternately([OURS, other], ROUNDS, TURN)
-    assert not any(row["unjournaled"] for row in found[OURS.name])
+    found = throughput.alternately([OURS, other], ROUNDS, TURN, throughput.ORDINARY)
+    unjournaled = sum(row["unjournaled"] for row in found[OURS.name])
+    if unjournaled:
+        print(f"{unjournaled} messages are not in the journal: this does not count")
+        return 0.0
     ours, others = (
         statistics.median(row["rate"] for row in found[kind.name]) for kind in (OURS, other)
     )

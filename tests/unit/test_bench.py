@@ -117,8 +117,17 @@ def test_processor_time_and_memory_are_those_of_a_process_and_its_children() -> 
 
 def row(subject: str, rate: float, **more: Any) -> dict[str, Any]:
     cpu = {"subject": 10.0, "alone": 10.0, "sender": 1.0, "listener": 1.0}
-    base = {"subject": subject, "listeners": 1, "size": 400, "round": 0, "cpu": cpu, "cores": 1.5}
-    return {**base, "messages": 1, "rate": rate, "missing": 0, "doubled": 0, **more}
+    place = {"subject": subject, "listeners": 1, "size": 400, "peers": "lean", "round": 0}
+    return {
+        **place,
+        "cpu": cpu,
+        "cores": 1.5,
+        "messages": 1,
+        "rate": rate,
+        "missing": 0,
+        "doubled": 0,
+        **more,
+    }
 
 
 class TestTargets:
@@ -129,8 +138,10 @@ class TestTargets:
     )
 
     def test_are_met_or_not_by_the_medians(self) -> None:
-        verdicts = [target.is_met for target in targets({"throughput": {"rows": self.ROWS}})]
-        assert verdicts[:4] == [True, False, True, True]
+        found = targets({"throughput": {"rows": self.ROWS}})
+        assert [target.is_met for target in found if "lean" in target.name] == [
+            True, False, True, True,
+        ]  # fmt: skip
 
     def test_say_what_has_not_been_measured(self) -> None:
         assert {target.is_met for target in targets({})} == {None}
