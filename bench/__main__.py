@@ -58,7 +58,8 @@ def main() -> int:
         results.keep(args.output, name, plan, rows)
         print("\n".join(part.tables(rows)), flush=True)
     measured = results.load(args.output)
-    _draw(args.output)
+    if measured:
+        _draw(args.output)
     document.write(args.output, measured)
     if args.output.resolve() == PUBLISHED:
         document.publish(ROOT / "README.md", measured)

@@ -49,7 +49,8 @@ def write(directory: Path, parts: dict[str, Any]) -> None:
             for plot in PLOTS:
                 if plot.part == name and (directory / plot.file).exists():
                     lines += ["", f"![{plot.title}]({plot.file})"]
-    lines += ["", "## Where and when", *_places(parts)]
+    if parts:
+        lines += ["", "## Where and when", *_places(parts)]
     (directory / "results.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
