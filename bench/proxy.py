@@ -16,7 +16,8 @@ OUTBOUND_QUEUE = 50_000
 LISTEN_BACKLOG = 4096
 
 
-def main() -> None:
+def bound_sockets() -> tuple[zmq.Socket[bytes], zmq.Socket[bytes]]:
+    """XSUB and XPUB, bound to the addresses of the command line."""
     inbound_address, outbound_address = sys.argv[1:]
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     inbound, outbound = context.socket(zmq.XSUB), context.socket(zmq.XPUB)
@@ -26,7 +27,11 @@ def main() -> None:
     for bound, address in ((inbound, inbound_address), (outbound, outbound_address)):
         bound.setsockopt(zmq.BACKLOG, LISTEN_BACKLOG)
         bound.bind(address)
-    zmq.proxy(inbound, outbound)
+    return inbound, outbound
+
+
+def main() -> None:
+    zmq.proxy(*bound_sockets())
 
 
 if __name__ == "__main__":

@@ -25,8 +25,9 @@ from .processes import ROOT, MeasurementError, Program
 RELAY = "relay"
 JOURNAL = "relay+journal"
 UPSTREAM = "upstream"
+LOOP = "pyzmq loop"
 PROXY = "zmq_proxy"
-KINDS = (RELAY, JOURNAL, UPSTREAM, PROXY)
+KINDS = (RELAY, JOURNAL, UPSTREAM, LOOP, PROXY)
 
 # On the disk that the checkout is on: /tmp may be memory.
 RUNS = ROOT / "build" / "bench" / "runs"
@@ -257,15 +258,26 @@ class Upstream(Subject):
 
 
 class Proxy(Subject):
+    """libzmq's own."""
+
+    module = "bench.proxy"
+
     def command(self) -> tuple[list[str | Path], dict[str, str]]:
-        command: list[str | Path] = [sys.executable, "-m", "bench.proxy"]
+        command: list[str | Path] = [sys.executable, "-m", self.module]
         env = environment(self.directory, PYTHONPATH=str(ROOT))
         return [*command, self.inbound, self.outbound], env
+
+
+class Loop(Proxy):
+    """The same, by a loop in Python."""
+
+    module = "bench.loop"
 
 
 _CLASSES: dict[str, type[Subject]] = {
     RELAY: Relay,
     JOURNAL: JournaledRelay,
     UPSTREAM: Upstream,
+    LOOP: Loop,
     PROXY: Proxy,
 }

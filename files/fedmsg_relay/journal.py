@@ -99,7 +99,8 @@ class Row(NamedTuple):
 make_row = cast(Callable[[tuple[float, str, str, bytes, bool]], Row], partial(tuple.__new__, Row))
 
 
-_TOPIC, _MSG_ID = attrgetter("topic"), attrgetter("msg_id")
+_RECEIVED, _TOPIC = attrgetter("received"), attrgetter("topic")
+_MSG_ID, _BODY = attrgetter("msg_id"), attrgetter("body")
 
 
 class Stored(NamedTuple):
@@ -526,7 +527,7 @@ def _storable_rows(rows: Sequence[Row], last_received: float) -> Sequence[Row]:
 
     Of what is returned `submitted` says whether it is to be known.
     """
-    times = [row.received for row in rows]
+    times = list(map(_RECEIVED, rows))
     texts = chain(map(_TOPIC, rows), map(_MSG_ID, rows))
     is_small = len(rows) <= KNOWN_GROUP
     is_in_order = times[0] >= last_received and times == sorted(times)
@@ -547,9 +548,11 @@ def _storable_rows(rows: Sequence[Row], last_received: float) -> Sequence[Row]:
 
 def _bytes_in_file(rows: Sequence[Row]) -> int:
     """What rows take in the file, rather too much: a page has room for whole rows only."""
+    bodies = list(map(len, map(_BODY, rows)))
+    if max(bodies) <= PAGE // 4:
+        texts = sum(map(len, map(_TOPIC, rows))) + sum(map(len, map(_MSG_ID, rows)))
+        return (sum(bodies) + texts + ROW_OVERHEAD * len(rows)) * 5 // 4
     sizes = [len(row.topic) + len(row.msg_id) + len(row.body) + ROW_OVERHEAD for row in rows]
-    if max(sizes) <= PAGE // 2:
-        return sum(sizes) * 5 // 4
     return sum((size // PAGE + 1) * PAGE if size > PAGE // 2 else size * 5 // 4 for size in sizes)
 
 
