@@ -34,7 +34,7 @@ def waits(order: Order) -> list[float]:
     """Milliseconds from the attempt to connect to the subscription, of each newcomer."""
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     found = []
-    while not Path(order.stop).exists():
+    while not (found and Path(order.stop).exists()):
         started = time.monotonic()
         newcomer = context.socket(zmq.XPUB)
         newcomer.connect(order.address)
