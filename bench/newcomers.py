@@ -33,7 +33,7 @@ class Order:
 def waits(order: Order) -> list[float]:
     """Milliseconds from the attempt to connect to the subscription, of each newcomer."""
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    found = []
+    found: list[float] = []
     while not (found and Path(order.stop).exists()):
         started = time.monotonic()
         newcomer = context.socket(zmq.XPUB)
