@@ -163,6 +163,7 @@ class Journal:
                 self._make_room(now, incoming, TRIMMED_AT_ONCE)
             last = self._insert(list(chain.from_iterable(rows)))
             self._room -= incoming
+            self._oldest = min(self._oldest, rows[0].received)
             if is_due:  # `incoming` is an estimate; nearly always there is nothing left to do
                 self._make_room(now, 0, TRIMMED_AT_ONCE)
         self._last_received = rows[-1].received

@@ -257,6 +257,15 @@ class TestTrim:
         journal.append([Row(1013.0, "t", "new", b"{}")])
         assert [row[3] for row in stored(path)] == ["id-3", "id-4", "id-5", "new"]
 
+    def test_by_age_what_came_after_a_look_at_an_empty_file(
+        self, path: str, opened: Callable[..., Journal]
+    ) -> None:
+        journal = opened(max_age=10)
+        journal.trim(1000.0)
+        journal.append(rows(2))
+        journal.append([Row(1013.0, "t", "new", b"{}")])
+        assert [row[3] for row in stored(path)] == ["new"]
+
     def test_by_bytes_keeps_the_file_within_them(
         self, path: str, opened: Callable[..., Journal]
     ) -> None:

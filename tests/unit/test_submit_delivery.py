@@ -71,6 +71,9 @@ class Relay:
         poller = zmq.Poller()
         router = self._context.socket(zmq.ROUTER)
         listener = self._context.socket(zmq.SUB)
+        # As the relay's: a ROUTER throws away what does not fit its queue, and 1,000 replies fill that
+        # of a new socket before libzmq's thread has had its turn.
+        router.setsockopt(zmq.SNDHWM, 0)
         if self.reply is not None:
             router.bind(self.submit)
             poller.register(router, zmq.POLLIN)
@@ -191,14 +194,10 @@ def test_acknowledged(relay: MakeRelay, sending: MakeSending) -> None:
     assert bodies(first.submitted) == [b"a", b"b", b"c"]
 
 
-def test_many_at_once_in_order_and_each_once(
-    relay: MakeRelay, sending: MakeSending, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # On a busy machine a relay may need more than a second, and would be asked again.
-    monkeypatch.setattr(delivery, "STALL", 60.0)
+def test_many_at_once_in_order_and_each_once(relay: MakeRelay, sending: MakeSending) -> None:
     first = relay(acknowledge)
     tags = [str(n) for n in range(5000)]
-    assert {outcome.kind for outcome in sending([first], timeout=60).send(*tags)} == {ACKED}
+    assert {outcome.kind for outcome in sending([first]).send(*tags)} == {ACKED}
     assert bodies(first.submitted) == [tag.encode() for tag in tags]
 
 
