@@ -71,8 +71,8 @@ class Relay:
         poller = zmq.Poller()
         router = self._context.socket(zmq.ROUTER)
         listener = self._context.socket(zmq.SUB)
-        # As the relay's: a ROUTER throws away what does not fit its queue, and 1,000 replies fill that
-        # of a new socket before libzmq's thread has had its turn.
+        # As the relay's: a ROUTER throws away what does not fit its queue, and 1,000 replies fill
+        # that of a new socket before libzmq's thread has had its turn.
         router.setsockopt(zmq.SNDHWM, 0)
         if self.reply is not None:
             router.bind(self.submit)
