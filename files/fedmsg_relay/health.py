@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
@@ -18,6 +19,12 @@ State = dict[str, Any]
 # be opened.
 SILENCE = 5.0
 OPENING = 15.0
+
+# Seconds over which messages are counted to tell what is new, those below which the count says
+# little, and messages a second that are more than a bus of scripts has when all is well.
+RECENT = 30.0
+RECENT_LEAST = 5.0
+FLOOD = 200.0
 
 # Bytes in a line. What is longer is no state of ours.
 LONGEST_LINE = 4 << 20
@@ -32,6 +39,8 @@ class Feed:
 
     state: State = field(default_factory=dict)
     _heard: float = field(default_factory=time.monotonic)
+    # When lines came, and the counts that they had: of the last RECENT seconds, and one before.
+    _history: deque[tuple[float, State]] = field(default_factory=deque)
 
     @property
     def age(self) -> float:
@@ -49,9 +58,43 @@ class Feed:
             except (ValueError, RecursionError):
                 state = None
             if isinstance(state, dict):
-                self.state, self._heard = state, time.monotonic()
+                self.take(state, time.monotonic())
             else:
                 print("http: a line of the relay cannot be read", file=sys.stderr, flush=True)
+
+    def take(self, state: State, now: float) -> None:
+        """Take in what the relay says at `now`, by time.monotonic()."""
+        self.state, self._heard = state, now
+        # A new deque, for another thread may be reading this one.
+        history = deque(self._history)
+        history.append((now, part(state, "counts")))
+        while len(history) > 2 and history[1][0] <= now - RECENT:
+            history.popleft()
+        self._history = history
+
+    def recent(self) -> Recent:
+        """What has been counted within the last RECENT seconds, or since the start."""
+        history = self._history
+        if not history:
+            return Recent(0.0, 0.0, Counter(), Counter())
+        (began, first), (ended, last) = history[0], history[-1]
+        changed = {
+            outcome: _counter(part(last, outcome)) - _counter(part(first, outcome))
+            for outcome in ("repaired", "dropped")
+        }
+        untouched = max(0, _whole(last.get("untouched")) - _whole(first.get("untouched")))
+        messages = untouched + sum(sum(counter.values()) for counter in changed.values())
+        return Recent(ended - began, messages, changed["repaired"], changed["dropped"])
+
+
+@dataclass(frozen=True)
+class Recent:
+    """Messages within some `seconds`: all, and by cause those `repaired` and those `dropped`."""
+
+    seconds: float
+    messages: float
+    repaired: Counter[str]
+    dropped: Counter[str]
 
 
 @dataclass(frozen=True)
@@ -84,6 +127,11 @@ def problems(feed: Feed, backlog_error: str | None) -> list[str]:
         found.append(f"the journal is still not open{_for(state.get('started'), state)}")
     if backlog_error is not None and kind not in ("failing", "opening"):
         found.append(f"the backlog cannot be read: {backlog_error}")
+    log = part(state, "log")
+    if log:
+        found.append(
+            f"the log cannot be written: {log.get('error')}{_for(log.get('since'), state)}"
+        )
     return found
 
 
@@ -99,6 +147,13 @@ def warnings(feed: Feed) -> list[str]:
             f"listener {slow.get('address')} was too slow and missed {about}{slow.get('missed')}"
             " messages"
         )
+    recent = feed.recent()
+    if recent.seconds >= RECENT_LEAST and recent.messages > FLOOD * recent.seconds:
+        rate, seconds = recent.messages / recent.seconds, recent.seconds
+        found.append(f"a flood: {rate:.0f} messages a second in the last {seconds:.0f} s")
+    for verb, counter in (("dropped", recent.dropped), ("repaired", recent.repaired)):
+        for cause, number in sorted(counter.items()):
+            found.append(f"{verb} in the last {recent.seconds:.0f} s: {number} ({cause})")
     return found
 
 
@@ -123,6 +178,14 @@ def part(state: State, key: str) -> State:
 def slow_listeners(state: State) -> list[State]:
     found = state.get("slow_listeners")
     return [slow for slow in found if isinstance(slow, dict)] if isinstance(found, list) else []
+
+
+def _counter(counts: State) -> Counter[str]:
+    return Counter({str(cause): _whole(number) for cause, number in counts.items()})
+
+
+def _whole(number: Any) -> int:
+    return number if isinstance(number, int) else 0
 
 
 def _for(since: Any, state: State) -> str:

@@ -12,8 +12,10 @@ import logging.config
 import logging.handlers
 import queue
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import NamedTuple, cast
 
 from .config import DEFAULT_LOGGING, Config
 from .counts import RateLimit
@@ -23,6 +25,16 @@ NAME = "fedmsg.relay"
 
 # Lines that may wait for the disk. At some 200 bytes a line this is 2 MB.
 QUEUE_LENGTH = 10_000
+
+# Seconds between two attempts at a file that cannot be written.
+RETRY = 1.0
+
+
+class Trouble(NamedTuple):
+    """Why lines are not in the file, in a few words, and since when, in Unix time."""
+
+    error: str
+    since: float
 
 
 @contextmanager
@@ -40,9 +52,7 @@ def started(config: Config) -> Iterator[None]:
     destination = open_destination(config["relay_log"])
     others = _redirect_console(_handlers_of(logger), destination)
     backlog: queue.Queue[logging.LogRecord] = queue.Queue(QUEUE_LENGTH)
-    writer = logging.handlers.QueueListener(
-        backlog, destination, *others, respect_handler_level=True
-    )
+    writer = _Writer(backlog, destination, *others, respect_handler_level=True)
     logger.handlers = [_QueueHandler(backlog)]
     logger.propagate = False
     writer.start()
@@ -55,6 +65,11 @@ def started(config: Config) -> Iterator[None]:
     finally:
         writer.stop()
         logging.shutdown()
+
+
+def trouble() -> Trouble | None:
+    """What is wrong with the file that the daemon logs to. Waits for nothing."""
+    return _file.trouble if _file is not None else None
 
 
 def apply(config: Config) -> None:
@@ -71,7 +86,9 @@ def open_destination(relay_log: str | None) -> logging.Handler:
     if relay_log is None:
         return logging.StreamHandler(sys.stderr)
     try:
-        return LogFile(relay_log)
+        global _file
+        _file = LogFile(relay_log)
+        return _file
     except OSError as error:
         raise StartError(f"relay_log: cannot write {relay_log}: {error.strerror}") from error
 
@@ -80,22 +97,69 @@ class LogFile(logging.handlers.WatchedFileHandler):
     """A file that is opened anew before the next line once it has been renamed or removed.
 
     A line that cannot be written is reported on standard error, where the journal has it, at most a
-    few times a minute. It never stops the relay.
+    few times a minute. It never stops the relay. `trouble` says so until a line can be written.
     """
 
     def __init__(self, path: str) -> None:
+        self.trouble: Trouble | None = None
         self._limit = RateLimit(most=3)
+        self._error: BaseException | None = None
         super().__init__(path, encoding="utf-8", errors="backslashreplace")
 
     def emit(self, record: logging.LogRecord) -> None:
-        try:
-            super().emit(record)
-        except OSError:  # reopening it: the directory is gone, or no longer ours
-            self.handleError(record)
+        self.try_again()
+        if not self._write(record) and self._limit.allows("write"):
+            print(f"relay_log: {self._error}: {record.getMessage()}", file=sys.stderr)
+
+    def try_again(self) -> None:
+        """In trouble, write a line that says that it is over. If it is not, say nothing."""
+        if self.trouble is not None:
+            text = f"log: written again after {time.time() - self.trouble.since:.0f} s"
+            self._write(logging.LogRecord(NAME, logging.WARNING, "", 0, text, None, None))
 
     def handleError(self, record: logging.LogRecord) -> None:
-        if self._limit.allows("write"):
-            print(f"relay_log: {sys.exc_info()[1]}: {record.getMessage()}", file=sys.stderr)
+        self._error = sys.exc_info()[1]
+
+    def _write(self, record: logging.LogRecord) -> bool:
+        self._error = None
+        try:
+            super().emit(record)
+        except OSError as error:  # reopening it: the directory is gone, or no longer ours
+            self._error = error
+        if isinstance(self._error, OSError):
+            if self.trouble is None:
+                self.trouble = Trouble(self._error.strerror or str(self._error), time.time())
+            self._discard()
+        elif self._error is None:
+            self.trouble = None
+        return self._error is None
+
+    def _discard(self) -> None:
+        """Have the file opened anew: a stream keeps what it could not write, to write it later."""
+        with suppress(OSError):
+            if self.stream is not None:
+                self.stream.close()
+        self.stream = None
+
+
+# The daemon has one.
+_file: LogFile | None = None
+
+
+class _Writer(logging.handlers.QueueListener):
+    """Writes out what is queued, on a thread of its own, and tries again what fails."""
+
+    def dequeue(self, block: bool) -> logging.LogRecord:
+        backlog = cast("queue.Queue[logging.LogRecord]", self.queue)
+        while True:
+            wait = RETRY if trouble() is not None else None
+            try:
+                return backlog.get(block, wait)
+            except queue.Empty:
+                if not block:
+                    raise
+            if _file is not None:
+                _file.try_again()
 
 
 class _QueueHandler(logging.handlers.QueueHandler):

@@ -53,6 +53,8 @@ def _families(feed: Feed, journal: JournalFile | None, healthy: bool) -> Iterato
     yield from _messages(health.part(state, "counts"))
     yield from _submits(health.part(state, "submit"))
     yield from _journal(health.part(state, "journal"))
+    failing = bool(health.part(state, "log"))
+    yield _gauge("log_failing", "1 while the log cannot be written, else 0", failing)
     if journal is not None:
         yield _gauge("journal_file_bytes", "Disk space of the journal", journal.bytes)
         if journal.oldest is not None:

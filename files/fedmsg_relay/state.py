@@ -6,7 +6,7 @@ import os
 import time
 from dataclasses import asdict
 
-from . import __version__
+from . import __version__, log
 from .counts import Counts
 from .outbound import Outbound
 from .recorder import Recorder, State
@@ -22,6 +22,7 @@ def collect(
     journal = asdict(recorder.state if recorder is not None else State(state="none"))
     journal["waiting"] = recorder.waiting if recorder is not None else 0
     journal["waiting_bytes"] = recorder.waiting_bytes if recorder is not None else 0
+    trouble = log.trouble()
     return {
         "now": time.time(),
         "pid": os.getpid(),
@@ -29,6 +30,7 @@ def collect(
         "counts": vars(counts),
         "submit": {**vars(submits), "pending": len(submit) if submit is not None else 0},
         "journal": journal,
+        "log": trouble._asdict() if trouble is not None else {},
         "listeners": len(outbound.listeners),
         "held": outbound.held,
         "missed": outbound.missed,

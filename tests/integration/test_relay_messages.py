@@ -6,7 +6,10 @@ import json
 import os
 import re
 import signal
+import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -24,6 +27,17 @@ def numbered(number: int, padding: str = "") -> bytes:
     return json.dumps(
         {"topic": "t", "timestamp": 1, "msg_id": f"2020-{number}", "n": number, "p": padding}
     ).encode()
+
+
+def health(bus: Bus) -> dict[str, Any]:
+    try:
+        answer = urllib.request.urlopen(f"http://{bus.http}/health", timeout=10)
+    except urllib.error.HTTPError as error:
+        answer = error
+    except OSError:
+        return {"healthy": False, "problems": []}
+    said: dict[str, Any] = json.load(answer)
+    return said
 
 
 def test_messages_arrive_in_order_and_byte_for_byte(
@@ -264,8 +278,6 @@ class TestLog:
             "import relay\nrelay.SUMMARY_PERIOD = 0.3\n"
             f"sys.exit(relay.main(['--config-filename', {str(bus.config_directory)!r}]))\n"
         )
-        import sys
-
         relay = bus.start(sys.executable, starter)
         relay.wait_for_line("ready")
         sender = Sender(context, bus.inbound)
@@ -290,8 +302,6 @@ class TestLog:
             "counts.RateLimit.__init__.__defaults__ = (10**9, 60.0)\n"
             f"sys.exit(relay.main(['--config-filename', {str(bus.config_directory)!r}]))\n"
         )
-        import sys
-
         relay = bus.start(sys.executable, starter)
         wait_for(lambda: log.exists() and "ready" in log.read_text())
         sender = Sender(context, bus.inbound)
@@ -313,7 +323,7 @@ class TestLog:
     ) -> None:
         bus.configure("z", relay_log="/dev/full")
         relay = bus.start(
-            __import__("sys").executable, ROOT / "relay.py", "--config-filename",
+            sys.executable, ROOT / "relay.py", "--config-filename",
             bus.config_directory,
         )  # fmt: skip
         relay.wait_for_line("No space left on device")
@@ -327,6 +337,28 @@ class TestLog:
 
         wait_for(arrives)
         assert relay.terminate() == 0
+
+    def test_health_tells_of_a_log_that_cannot_be_written_and_the_log_of_when_it_was(
+        self, bus: Bus, context: zmq.Context[Any]
+    ) -> None:
+        log = bus.directory / "log" / "relay.log"
+        log.parent.mkdir()
+        bus.with_journal(http=True)
+        bus.configure("z", relay_log=str(log))
+        bus.start(
+            sys.executable, ROOT / "relay.py", "--config-filename", bus.config_directory
+        )  # fmt: skip
+        wait_for(lambda: log.exists() and "ready" in log.read_text())
+        wait_for(lambda: health(bus)["healthy"])
+        away = log.parent.with_name("away")
+        log.parent.rename(away)
+        Sender(context, bus.inbound).send(b"t", b"not a message, which is worth a line")
+        said = wait_for(lambda: health(bus)["problems"])
+        assert said[0].startswith("the log cannot be written: No such file or directory")
+        away.rename(log.parent)
+        wait_for(lambda: health(bus)["healthy"])
+        # Of its own accord, with nothing else to log.
+        assert re.search(r"WARNING\] log: written again after \d+ s$", log.read_text())
 
     def test_the_logging_config_is_honoured(self, bus: Bus, context: zmq.Context[Any]) -> None:
         extra = bus.directory / "extra.log"

@@ -258,6 +258,11 @@ class TestHealth:
             ),
             ([state(journal={"state": "opening"})], None, "the journal is still not open"),
             ([state()], "malformed", "the backlog cannot be read: malformed"),
+            (
+                [state(log={"error": "No space left on device", "since": NOW - 42})],
+                None,
+                "the log cannot be written: No space left on device (for 42 s)",
+            ),
         ],
     )
     def test_problems(self, said: list[Any], backlog_error: str | None, problem: str) -> None:
@@ -291,6 +296,40 @@ class TestHealth:
             "listener 10.0.0.3:1 was too slow and missed 5 messages",
             "listener 10.0.0.3:1 was too slow and missed up to 5 messages",
         ]
+
+    @pytest.mark.parametrize(
+        ("seconds", "messages", "found"),
+        [
+            (10, 1_000, []),
+            (10, 5_000, ["a flood: 500 messages a second in the last 10 s"]),
+            (60, 30_000, ["a flood: 500 messages a second in the last 30 s"]),
+            (4, 5_000, []),  # too soon to tell
+        ],
+    )
+    def test_flood(self, seconds: int, messages: int, found: list[str]) -> None:
+        feed = Feed()
+        for second in range(seconds + 1):
+            counts = {"untouched": 7 + messages * second // seconds}
+            feed.take(state(counts=counts), float(second))
+        assert health.warnings(feed) == found
+        for second in range(seconds, seconds + 41):  # it is over
+            feed.take(state(counts=counts), float(second))
+        assert health.warnings(feed) == []
+
+    def test_garbage_is_told_of_while_it_comes(self) -> None:
+        feed = Feed()
+        counts = {"repaired": {"wrapped": 2}, "dropped": {"too large": 3}}
+        feed.take(state(counts=counts), 0.0)
+        assert health.warnings(feed) == []
+        counts = {"repaired": {"wrapped": 4}, "dropped": {"too large": 3, "body not UTF-8": 1}}
+        feed.take(state(counts=counts), 20.0)
+        assert health.warnings(feed) == [
+            "dropped in the last 20 s: 1 (body not UTF-8)",
+            "repaired in the last 20 s: 2 (wrapped)",
+        ]
+        for second in range(21, 60):
+            feed.take(state(counts=counts), float(second))
+        assert health.warnings(feed) == []
 
     @pytest.mark.parametrize(
         "noise",
@@ -329,6 +368,7 @@ class TestMetrics:
             "fedmsg_relay_submits_total{cause=,result=duplicate}": 1,
             "fedmsg_relay_submits_total{cause=journal,result=refused}": 6,
             "fedmsg_relay_submits_pending{}": 7,
+            "fedmsg_relay_log_failing{}": 0,
             "fedmsg_relay_journal_state{state=ok}": 1,
             "fedmsg_relay_journal_state{state=failing}": 0,
             "fedmsg_relay_journal_state{state=opening}": 0,
