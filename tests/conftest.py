@@ -241,11 +241,13 @@ class Submitter:
         return self._sent
 
     def reply(self, timeout: float = 20.0) -> tuple[int, dict[str, Any]]:
-        """The number of the request, and what was answered."""
+        """The number of the request, and what was answered, but for the time."""
         assert self.socket.poll(int(timeout * 1000)), "no reply"
-        correlation, empty, reply = self.socket.recv_multipart()
+        correlation, empty, frame = self.socket.recv_multipart()
         assert empty == b""
-        return int(correlation), json.loads(reply)
+        reply = json.loads(frame)
+        assert isinstance(reply.pop("time", None), float) == reply["ok"]
+        return int(correlation), reply
 
     def submit(self, *frames: bytes, timeout: float = 20.0) -> dict[str, Any]:
         """Send one request, alone, and wait for its reply."""

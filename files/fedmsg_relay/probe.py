@@ -33,6 +33,9 @@ TOPIC = "_heartbeat.fedmsg-probe"
 # subscription a moment after the listener's side believes it made.
 REPEAT = 0.1
 
+# Seconds by which the clocks of two hosts that NTP keeps never differ.
+CLOCKS_DIFFER = 5.0
+
 
 @dataclass(frozen=True)
 class Path:
@@ -40,6 +43,14 @@ class Path:
 
     inbound: str
     outbound: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How many `seconds` it took, and what is worth a warning whatever it took, or nothing."""
+
+    seconds: float
+    warning: str = ""
 
 
 class NoAnswer(Exception):
@@ -64,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
         return UNKNOWN
     end = time.monotonic() + args.timeout
     context = zmq.Context()
-    checks: list[tuple[str, Callable[..., float], Any, str]] = [
+    checks: list[tuple[str, Callable[..., Answer], Any, str]] = [
         (_label("round_trip", i, paths), round_trip, path, f"{path.inbound} to {path.outbound[0]}")
         for i, path in enumerate(paths, 1)
     ] + [
@@ -77,15 +88,17 @@ def main(argv: list[str] | None = None) -> int:
         share = (end - time.monotonic()) / (len(checks) - number)
         thresholds = f"{args.warning:g};{args.critical:g};0"
         try:
-            milliseconds = check(context, where, config, share) * 1000
+            answer = check(context, where, config, share)
         except NoAnswer as error:
             worst = CRITICAL
             texts.append(str(error))
             perfdata.append(f"{label}=U;{thresholds}")
             continue
-        slow = WARNING if milliseconds >= args.warning else OK
+        milliseconds = answer.seconds * 1000
+        slow = WARNING if milliseconds >= args.warning or answer.warning else OK
         worst = max(worst, CRITICAL if milliseconds >= args.critical else slow)
         texts.append(f"{done} in {milliseconds:.1f} ms")
+        texts += [answer.warning] * bool(answer.warning)
         perfdata.append(f"{label}={milliseconds:.1f}ms;{thresholds}")
     print(f"FEDMSG {WORDS[worst]} - {'; '.join(texts)} | {' '.join(perfdata)}")
     context.destroy(linger=0)
@@ -94,8 +107,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def round_trip(
     context: zmq.Context[zmq.Socket[bytes]], path: Path, config: Config, timeout: float
-) -> float:
-    """Seconds from sending a canary to its coming out. Raises NoAnswer after `timeout` seconds."""
+) -> Answer:
+    """From sending a canary to its coming out. Raises NoAnswer after `timeout` seconds."""
     end = time.monotonic() + timeout
     topic = f"{config['topic_prefix']}.{config['environment']}.{TOPIC}".encode()
     listener = sockets.make(context, zmq.SUB, config)
@@ -109,7 +122,7 @@ def round_trip(
         for _ in path.outbound:
             _await_handshake(handshakes, path, end)
         _await_subscription(publisher, path.inbound, end)
-        return _exchange(publisher, listener, topic, path, end)
+        return Answer(_exchange(publisher, listener, topic, path, end))
     except zmq.ZMQError as error:
         raise NoAnswer(f"{path.inbound}: {error}") from error
     finally:
@@ -120,8 +133,8 @@ def round_trip(
 
 def acknowledgement(
     context: zmq.Context[zmq.Socket[bytes]], submit: str, config: Config, timeout: float
-) -> float:
-    """Seconds from submitting a canary to its being on disk. Raises NoAnswer after `timeout`."""
+) -> Answer:
+    """From submitting a canary to its being on disk. Raises NoAnswer after `timeout` seconds."""
     topic = f"{config['topic_prefix']}.{config['environment']}.{TOPIC}"
     client = sockets.make(context, zmq.DEALER, config)
     try:
@@ -132,7 +145,7 @@ def acknowledgement(
         if not client.poll(max(1, int(timeout * 1000))):
             reason = diagnosis.why_no_answer(submit)
             raise NoAnswer(f"nothing is acknowledged by submit {submit}: {reason}")
-        took = time.monotonic() - started
+        took, now = time.monotonic() - started, time.time()
         reply = message.loads(client.recv_multipart()[-1].decode())
     except (zmq.ZMQError, ValueError) as error:
         raise NoAnswer(f"{submit}: {error}") from error
@@ -141,7 +154,18 @@ def acknowledgement(
     if not (isinstance(reply, dict) and reply.get("ok") is True):
         why = reply.get("error") if isinstance(reply, dict) else reply
         raise NoAnswer(f"nothing is acknowledged by submit {submit}: {why}")
-    return took
+    return Answer(took, _clocks(reply.get("time"), now, took))
+
+
+def _clocks(theirs: Any, ours: float, took: float) -> str:
+    """What to say of the relay's clock, read at some time of the `took` seconds before `ours`."""
+    if not isinstance(theirs, (int, float)):
+        return ""
+    ahead = ours - took / 2 - theirs
+    if abs(ahead) < CLOCKS_DIFFER + took / 2:
+        return ""
+    direction = "ahead of" if ahead > 0 else "behind"
+    return f"this host's clock is {abs(ahead):.0f} s {direction} the relay's"
 
 
 def _await_handshake(handshakes: zmq.Socket[bytes], path: Path, end: float) -> None:

@@ -1,8 +1,8 @@
 """The submit address: messages that are acknowledged once they are on disk.
 
 A request is `[..., b"", topic, body]`, REQ or DEALER to ROUTER. The reply, one JSON object in
-UTF-8, follows the same envelope: `{"ok": true, "seq": 17, "msg_id": "..."}`, or `{"ok": false,
-"error": "...", "retry": true}`. See docs/protocol.adoc.
+UTF-8, follows the same envelope: `{"ok": true, "seq": 17, "msg_id": "...", "time": 1795478059.1}`,
+or `{"ok": false, "error": "...", "retry": true}`. See docs/protocol.adoc.
 
 A message takes these steps, and is in `_pending` from the first to the last: its msg_id is looked
 up in the journal; if it is new, it is emitted; it is written; the reply goes out. So it is relayed
@@ -195,7 +195,9 @@ class Submit:
         return pending
 
     def _acknowledge(self, waiting: list[list[bytes]], msg_id: str, seq: int) -> None:
-        reply = json.dumps({"ok": True, "seq": seq, "msg_id": msg_id}).encode()
+        # The time: so that a sender can tell whether its clock and the relay's agree.
+        answer = {"ok": True, "seq": seq, "msg_id": msg_id, "time": round(time.time(), 3)}
+        reply = json.dumps(answer).encode()
         for envelope in waiting:
             self._reply(envelope, reply)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from pathlib import Path
 from typing import Any, Callable
@@ -74,6 +75,25 @@ def test_a_step_loses_nothing_and_hides_nothing(
     again = bus.relay(ready=False, **clock.environment)
     wait_for(lambda: listening.socket.poll(0) == 0 and "] ready" in again.output)
     assert Submitter(context, bus.submit).submit(*numbered(42)) == _ack(42)
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(7200, "behind"), (-60, "ahead of"), (3, None)])
+def test_the_probe_compares_clocks(bus: Bus, seconds: int, said: str | None) -> None:
+    clock = Clock(bus.directory)
+    bus.with_journal()
+    bus.relay(**clock.environment)
+    clock.step(seconds)
+    result = bus.tool("probe")
+    if said is None:
+        assert result.returncode == 0, result.stdout
+        return
+    assert result.returncode == 1, result.stdout
+    assert result.stdout.startswith("FEDMSG WARNING - ")
+    # The clocks are read one after the other.
+    pattern = r"; this host's clock is (\d+) s (behind|ahead of) the relay's \|"
+    found = re.search(pattern, result.stdout)
+    assert found, result.stdout
+    assert (abs(int(found[1]) - abs(seconds)) <= 2, found[2]) == (True, said)
 
 
 def _ack(number: int) -> dict[str, object]:
