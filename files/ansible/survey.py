@@ -17,7 +17,8 @@ answers. All keys of the request are optional:
     units      name to paths     -> units: {name: {state, enabled, outdated}}: ActiveState or
                                     "missing", whether it starts at boot, and one of those Python
                                     and unit files that were written after it started
-    spool      a directory       -> spool: {waiting, failed}: how many messages
+    spool      a directory       -> spool: {waiting, failed, oldest}: how many messages, and the
+                                    seconds for which one has been waiting
 
 and always: user (whether the user fedmsg exists), config_directory (whether /etc/fedmsg.d does),
 epel_missing (EL only: no repository offers python3-pyzmq).
@@ -35,6 +36,7 @@ import stat
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any, Optional
 
@@ -260,10 +262,21 @@ def newer(since: float, paths: list[str]) -> str:
 
 def spooled(directory: str) -> dict[str, int]:
     failed = listed(os.path.join(directory, "failed"))
+    waiting = [name for name in listed(directory) if name != "failed"]
+    # Not by their names, which any user can choose.
+    since = min((written(os.path.join(directory, name)) for name in waiting), default=time.time())
     return {
-        "waiting": sum(name != "failed" for name in listed(directory)),
+        "waiting": len(waiting),
         "failed": sum(not name.endswith(".reason") for name in failed),
+        "oldest": max(0, int(time.time() - since)),
     }
+
+
+def written(path: str) -> float:
+    try:
+        return os.lstat(path).st_ctime
+    except OSError:  # delivered meanwhile
+        return time.time()
 
 
 def listed(directory: str) -> list[str]:
