@@ -21,9 +21,10 @@ LOCALHOST = "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n"
 
 @dataclass(frozen=True)
 class Host:
-    """A host that runs: its name and, for each published port of it, the port on 127.0.0.1."""
+    """A host that runs: its name, its container's, and the port on 127.0.0.1 of each published."""
 
     name: str
+    container: str
     suite: str
     published: dict[int, int]
 
@@ -134,6 +135,8 @@ Host {host.name}
                 "-o IdentitiesOnly=yes"
             ),
             "test_host_suite": host.suite,
+            # For faults that are the whole machine's: podman stop and the like.
+            "test_host_container": host.container,
             # The ports that `up` published besides ssh's: on the host -> on 127.0.0.1.
             "test_host_published": {
                 str(port): at for port, at in host.published.items() if port != 22

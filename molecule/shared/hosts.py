@@ -222,7 +222,12 @@ def _usable(hosts: Hosts, hashes: dict[str, str]) -> set[str]:
 
 def _write_access(hosts: Hosts, access: Access, specs: list[Spec]) -> None:
     entries = hosts.containers()
-    access.write([Host(spec.name, spec.suite, _published(entries[spec.name])) for spec in specs])
+    access.write(
+        [
+            Host(spec.name, hosts.container(spec.name), spec.suite, _published(entries[spec.name]))
+            for spec in specs
+        ]
+    )
 
 
 def _containers(label: str) -> list[dict[str, Any]]:
