@@ -2,7 +2,7 @@
 SHELL := bash
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit integration peer guard molecule bench delivery docs clean
+.PHONY: help demo test lint unit integration peer guard molecule sop sop-mutate sop-prove drill bench delivery docs clean
 
 RUN := tools/setup/run
 # A part of the tests, a file or a name: make unit ARGS="-k wire", make molecule SCENARIO=default
@@ -10,21 +10,22 @@ ARGS ?=
 SCENARIO ?=
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: ## boot three hosts, deploy to them, send messages and show them arrive
 	@tools/setup/packages venv hosts
 	@$(RUN) tools/demo
 
-test: ## run lint, unit, integration, peer, guard and molecule, then show one summary
+test: ## run lint, unit, integration, peer, guard, molecule and sop, then show one summary
 	@tools/setup/packages venv lint faults docs hosts
-	@tools/test lint unit integration peer guard molecule
+	@SOP_HOSTS=destroy tools/test lint unit integration peer guard molecule sop
 
 lint: ## check the code, the Ansible content, the shell scripts and the documents
 	@tools/setup/packages venv lint docs
 	@$(RUN) tools/lint
 
 unit: ## test the modules
+	@tools/setup/packages venv docs
 	@$(RUN) python -m pytest tests/unit $(ARGS)
 
 integration: ## test the programs as processes on this machine
@@ -42,6 +43,22 @@ molecule: ## test the roles on real systemd hosts
 	@tools/setup/packages venv hosts
 	@$(RUN) tools/molecule $(SCENARIO)
 
+sop: ## break hosts and mend them as docs/sop.adoc says: make sop ARGS="-k port-in-use"
+	@tools/setup/packages venv docs hosts
+	@$(RUN) tools/sop $(ARGS)
+
+sop-mutate: ## the same without one command of a mitigation each time: what notices?
+	@tools/setup/packages venv docs hosts
+	@$(RUN) tools/sop --sop-mutate $(ARGS)
+
+sop-prove: ## the same as sop, and write what passes into the SOP
+	@tools/setup/packages venv docs hosts
+	@$(RUN) tools/sop --sop-prove $(ARGS)
+
+drill: ## break the demo's hosts without saying how, and time who mends them: make drill ARGS=ID
+	@tools/setup/packages venv docs hosts
+	@$(RUN) tools/drill $(ARGS)
+
 bench: ## measure the relay beside upstream's and zmq_proxy: 20 minutes; ARGS="throughput --quick"
 	@tools/setup/packages venv faults bench
 	@$(RUN) python -m bench --output bench/results $(ARGS)
@@ -49,9 +66,11 @@ bench: ## measure the relay beside upstream's and zmq_proxy: 20 minutes; ARGS="t
 delivery: ## measure the figures of docs/delivery.adoc anew
 	@$(RUN) tools/delivery
 
-docs: ## render docs/*.adoc to build/docs
-	@tools/setup/packages docs
+docs: ## write the generated parts of docs/*.adoc anew and render them to build/docs, HTML and PDF
+	@tools/setup/packages venv docs
+	@$(RUN) tools/docs-includes
 	@tools/docs
+	@$(RUN) python -m tests.sop.proven
 
 clean: ## remove the hosts, the networks and build/ of this checkout
 	@if command -v podman >/dev/null; then molecule/shared/hosts.py clean; fi

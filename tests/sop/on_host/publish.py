@@ -1,0 +1,93 @@
+"""Runs on a publisher's host: numbered messages, until it is told to stop (SIGTERM).
+
+    publish.py NAME FILE
+
+Two scripts at once. One calls fedmsg-logger; the other is unmodified and uses upstream's library,
+which is done here by what that does: it connects a PUB socket, sleeps, sends, and lingers. Each
+message has a process or a socket of its own, and reads the config anew. Its text is NAME, which of
+the two it is, and its number. FILE has a line of JSON for each that was sent:
+[which, number, exit status, what it said].
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from typing import Callable
+
+import zmq
+
+sys.path.insert(0, "/usr/local/lib/fedmsg-relay")
+from fedmsg_relay import config
+
+# Seconds from one message to the next, for the tests share their machine with the hosts.
+PAUSE = 0.4
+
+stop = threading.Event()
+
+
+def acked(text: str) -> tuple[int, str]:
+    logger = ["fedmsg-logger", "--modname", "sop", "--topic", "acked", "--message", text]
+    done = subprocess.run(logger, capture_output=True, text=True)
+    return done.returncode, done.stderr.strip()
+
+
+def legacy(text: str) -> tuple[int, str]:
+    try:
+        now = config.load()
+    except Exception as error:  # upstream's library ends with it, whatever it is
+        return 1, str(error)
+    topic = f"{now['topic_prefix']}.{now['environment']}.sop.legacy"
+    body = {
+        "topic": topic,
+        "msg": {"log": text},
+        "timestamp": int(time.time()),
+        "msg_id": f"{time.localtime().tm_year}-{uuid.uuid4()}",
+        "i": 1,
+        "username": "operator",
+    }
+    context = zmq.Context()
+    try:
+        socket = context.socket(zmq.PUB)
+        socket.setsockopt(zmq.LINGER, int(now["zmq_linger"]))
+        socket.connect(config.as_list("relay_inbound", now["relay_inbound"])[0])
+        time.sleep(float(now["post_init_sleep"]))
+        socket.send_multipart([topic.encode(), json.dumps(body).encode()])
+        socket.close()
+    except zmq.ZMQError as error:
+        return 1, str(error)
+    finally:
+        context.destroy()
+    return 0, ""
+
+
+def main(name: str, path: str) -> None:
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    with open(path, "a", buffering=1, encoding="utf-8") as sent:
+
+        def publish(which: str, send: Callable[[str], tuple[int, str]]) -> None:
+            number = 0
+            while not stop.is_set():
+                number += 1
+                status, said = send(f"{name}-{which}-{number}.")
+                sent.write(json.dumps([which, number, status, said]) + "\n")
+                stop.wait(PAUSE)
+
+        threads = [
+            threading.Thread(target=publish, args=(send.__name__, send)) for send in (acked, legacy)
+        ]
+        for thread in threads:
+            thread.start()
+        while not stop.wait(3600):
+            pass
+        for thread in threads:
+            thread.join()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
