@@ -13,12 +13,12 @@ from testinfra.host import Host
 
 class Listener:
     def __init__(self, host: Host, path: str) -> None:
-        self._host = host
-        self._path = path
+        self.host = host
+        self.path = path
 
     def messages(self, marker: str = "") -> list[dict]:
         """All messages so far, without those that only showed that the listener is there."""
-        lines = self._host.check_output(f"cat {self._path}").splitlines()
+        lines = self.host.check_output(f"cat {self.path}").splitlines()
         # On standard error it says which messages it does not show.
         shown = [line.partition("INFO] ")[2] for line in lines]
         found = [ast.literal_eval(text) for text in shown if text.startswith("{")]
