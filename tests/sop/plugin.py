@@ -16,7 +16,7 @@ from . import proven, trial
 from .document import FAULTS, PAGE, Document, DocumentError, Incident, Section, read
 
 # Seconds. An incident that hangs is a failure of its own, and its fault is healed.
-LIMIT = 900
+LIMIT = 1500
 DOCUMENT = pytest.StashKey[Document]()
 OUTCOMES = pytest.StashKey[dict[str, trial.Outcome]]()
 NOTICED = pytest.StashKey[list[str]]()
