@@ -1,0 +1,64 @@
+"""What the collection has: all that a control host needs to deploy and to look things up, no more."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tarfile
+
+import collection
+import pytest
+
+# What a control host needs, and what people read who have nothing else.
+DIRECTORIES = ("docs", "files", "inventory", "meta", "playbooks", "roles", "templates")
+FILES = ("CHANGELOG.md", "LICENSE", "README.md", "relay.py")
+LINKS = {
+    "files/relay.py": "../relay.py",
+    "playbooks/files": "../files",
+    "playbooks/templates": "../templates",
+    "roles/fedmsg_base/files": "../../files",
+    "roles/fedmsg_base/templates": "../../templates",
+    "roles/fedmsg_relay/files": "../../files",
+    "roles/fedmsg_relay/templates": "../../templates",
+}
+
+
+def tracked() -> set[str]:
+    """What git knows of these."""
+    command = ["git", "ls-files", "-z", "--", *DIRECTORIES, *FILES]
+    listed = subprocess.run(
+        command, cwd=collection.ROOT, stdout=subprocess.PIPE, text=True, check=True
+    )
+    return set(listed.stdout.split("\0")) - {""}
+
+
+def test_it_has_what_git_has_of_what_it_needs_and_nothing_else() -> None:
+    with tarfile.open(collection.build()) as artifact:
+        members = artifact.getmembers()
+    found = {member.name for member in members if not member.isdir()}
+    assert found == tracked() | {"MANIFEST.json", "FILES.json"}
+    assert {member.name: member.linkname for member in members if member.issym()} == LINKS
+
+
+def test_it_is_small() -> None:
+    assert collection.build().stat().st_size < 500_000
+
+
+def test_installed_it_is_what_it_was(control: collection.Control) -> None:
+    """With its links, and with what may be executed."""
+    for name in tracked():
+        ours, theirs = collection.ROOT / name, control.installed / name
+        if ours.is_symlink():
+            assert os.readlink(theirs) == os.readlink(ours), name
+        else:
+            assert theirs.read_bytes() == ours.read_bytes(), name
+            assert os.access(theirs, os.X_OK) == os.access(ours, os.X_OK), name
+
+
+@pytest.mark.parametrize("inventory", ["demo", "production"])
+@pytest.mark.parametrize("age", collection.VENVS)
+def test_syntax_of_every_playbook(age: str, inventory: str, control: collection.Control) -> None:
+    names = sorted(path.stem for path in (control.installed / "playbooks").glob("*.yml"))
+    assert {"check", "deploy"} <= set(names)
+    output = control.syntax(collection.VENVS[age], inventory, names)
+    assert output.count("playbook: ") == len(names), output
