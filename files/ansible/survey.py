@@ -21,8 +21,8 @@ answers. All keys of the request are optional:
     spool      a directory       -> spool: {waiting, failed, oldest}: how many messages, and the
                                     seconds for which one has been waiting
 
-and always: system ({family, id, version}, as os-release(5) has them; the family is that of Ansible's
-facts), user (whether the user fedmsg exists), config_directory (whether /etc/fedmsg.d does),
+and always: system ({family, id, version}, as os-release(5) has them; the family as Ansible's facts
+do), user (whether the user fedmsg exists), config_directory (whether /etc/fedmsg.d does),
 epel_missing (EL only: no repository offers python3-pyzmq).
 """
 

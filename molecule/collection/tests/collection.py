@@ -1,4 +1,4 @@
-"""The collection as its users have it: built, installed into an empty path, run from an empty directory.
+"""The collection as its users have it: built, installed into an empty path, run from elsewhere.
 
 Nothing of the checkout is within reach of a run: not its ansible.cfg, its roles or its inventories.
 Run as a program, this does for the converge what a user does first.
@@ -27,7 +27,7 @@ ACCESS = STATE / "hosts" / "inventory.json"
 FIRST = STATE / "first.json"
 # Of the oldest ansible-core that is supported, and of the newest, which is the tests' own.
 VENVS = {
-    "oldest": Path(os.environ.get("FEDMSG_OLDEST_VENV", "not set")),
+    "oldest": Path(os.environ["FEDMSG_OLDEST_VENV"]),
     "newest": Path(sys.executable).parents[1],
 }
 NAME = "messaging_sig.fedmsg"

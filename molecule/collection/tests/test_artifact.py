@@ -1,4 +1,4 @@
-"""What the collection has: all that a control host needs to deploy and to look things up, no more."""
+"""What the collection has: what a control host needs to deploy, and documents; no more."""
 
 from __future__ import annotations
 
