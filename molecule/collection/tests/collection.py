@@ -23,7 +23,8 @@ ROOT = Path(__file__).resolve().parents[3]
 STATE = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
 # How the hosts are reached, as molecule/shared/hosts.py wrote it.
 ACCESS = STATE / "hosts" / "inventory.json"
-# What came of the converge.
+# What the converge built, and what came of its deploy.
+ARTIFACT = STATE / "artifact"
 FIRST = STATE / "first.json"
 # Of the oldest ansible-core that is supported, and of the newest, which is the tests' own.
 VENVS = {
@@ -144,9 +145,9 @@ def report(title: str, run: Run) -> str:
     return f"{title}: {run.seconds:.1f} s, round trips: {trips}"
 
 
-def build() -> Path:
+def build(directory: Path) -> Path:
     """Build the collection from the files that git knows; the artifact."""
-    command = [str(ROOT / "tools/collection"), str(STATE / "artifact")]
+    command = [str(ROOT / "tools/collection"), str(directory)]
     path = f"{VENVS['newest'] / 'bin'}:{os.environ['PATH']}"
     done = subprocess.run(
         command, env={**os.environ, "PATH": path}, stdout=subprocess.PIPE, text=True, check=True
@@ -156,7 +157,7 @@ def build() -> Path:
 
 def main() -> int:
     control = Control(STATE / "control")
-    control.install(build(), VENVS["oldest"])
+    control.install(build(ARTIFACT), VENVS["oldest"])
     run = control.playbook(VENVS["oldest"], "deploy")
     FIRST.write_text(json.dumps(dataclasses.asdict(run)))
     print(run.output)
