@@ -41,7 +41,8 @@ guard: ## measure shortly whether the relay has become slower than it may be
 
 molecule: ## test the roles on real systemd hosts
 	@tools/setup/packages venv hosts
-	@$(RUN) tools/molecule $(SCENARIO)
+	@FEDMSG_OLDEST_VENV=$$(tools/setup/venv ansible-oldest) && export FEDMSG_OLDEST_VENV && \
+	  $(RUN) tools/molecule $(SCENARIO)
 
 sop: ## break hosts and mend them as docs/sop.adoc says: make sop ARGS="-k port-in-use"
 	@tools/setup/packages venv docs hosts

@@ -3,9 +3,10 @@
 The roles run it with `python3 -c`; a JSON object on standard input asks, one on standard output
 answers. All keys of the request are optional:
 
-    packages   names             -> packages_missing: those that are not installed
+    packages   names             -> packages_installed: those of them that are
     files      path to {content or link, mode}
                                  -> files_differing: those that are missing or different
+    read       paths             -> read: path to {content, mode, owner} of that file, or to null
     directories path to "mode owner"
                                  -> directories_differing: those that are missing or different
     names      host names        -> names: {name: {addresses, local, loopback, error}}; local are
@@ -20,7 +21,8 @@ answers. All keys of the request are optional:
     spool      a directory       -> spool: {waiting, failed, oldest}: how many messages, and the
                                     seconds for which one has been waiting
 
-and always: user (whether the user fedmsg exists), config_directory (whether /etc/fedmsg.d does),
+and always: system ({family, id, version}, as os-release(5) has them; the family as Ansible's facts
+do), user (whether the user fedmsg exists), config_directory (whether /etc/fedmsg.d does),
 epel_missing (EL only: no repository offers python3-pyzmq).
 """
 
@@ -50,13 +52,15 @@ LOADED = (".py", ".service", ".socket", ".path", ".timer")
 
 def main() -> None:
     request = json.load(sys.stdin)
-    missing = packages_missing(request.get("packages", []))
+    system = operating_system()
     json.dump(
         {
-            "packages_missing": missing,
+            "system": system,
+            "packages_installed": list(filter(package_installed, request.get("packages", []))),
             "files_differing": [
                 path for path, file in request.get("files", {}).items() if differs(path, file)
             ],
+            "read": {path: contents(path) for path in request.get("read", [])},
             "directories_differing": [
                 path for path, wanted in request.get("directories", {}).items()
                 if mode_and_owner(path) != wanted
@@ -69,14 +73,33 @@ def main() -> None:
             "spool": spooled(request["spool"]) if "spool" in request else {},
             "user": user_exists("fedmsg"),
             "config_directory": os.path.isdir("/etc/fedmsg.d"),
-            "epel_missing": "python3-pyzmq" in missing and not offered("python3-pyzmq"),
+            "epel_missing": system["family"] == "RedHat" and not to_be_had("python3-pyzmq"),
         },
         sys.stdout,
     )  # fmt: skip
 
 
-def packages_missing(names: list[str]) -> list[str]:
-    return [name for name in names if not package_installed(name)]
+def operating_system() -> dict[str, str]:
+    found = {}
+    for line in lines_of("/etc/os-release") or lines_of("/usr/lib/os-release"):
+        key, _, value = line.strip().partition("=")
+        found[key] = value.strip("\"'")
+    names = [found.get("ID", "linux"), *found.get("ID_LIKE", "").split()]
+    families = {"debian": "Debian", "fedora": "RedHat", "rhel": "RedHat"}
+    return {
+        "family": next((families[name] for name in names if name in families), names[0]),
+        "id": names[0],
+        "version": found.get("VERSION_ID", ""),
+    }
+
+
+def lines_of(path: str) -> list[str]:
+    """The lines of a file, none where there is none."""
+    try:
+        with open(path, encoding="utf-8") as lines:
+            return list(lines)
+    except OSError:
+        return []
 
 
 def package_installed(name: str) -> bool:
@@ -86,13 +109,16 @@ def package_installed(name: str) -> bool:
     return output_of(["rpm", "--query", name]) is not None
 
 
-def offered(name: str) -> bool:
-    return bool(output_of(["dnf", "--quiet", "repoquery", name]))
+def to_be_had(name: str) -> bool:
+    return package_installed(name) or bool(output_of(["dnf", "--quiet", "repoquery", name]))
 
 
 def output_of(command: list[str]) -> Optional[str]:
-    """What a command prints, or None if it fails."""
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    """What a command prints, or None if it fails or is not there."""
+    try:
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    except OSError:
+        return None
     return done.stdout.strip() if done.returncode == 0 else None
 
 
@@ -111,6 +137,21 @@ def differs(path: str, file: dict[str, str]) -> bool:
             )
     except OSError:
         return True
+
+
+def contents(path: str) -> Optional[dict[str, str]]:
+    try:
+        found = os.lstat(path)
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            if stat.S_ISREG(found.st_mode):
+                return {
+                    "content": stream.read(),
+                    "mode": f"{stat.S_IMODE(found.st_mode):04o}",
+                    "owner": f"{found.st_uid}:{found.st_gid}",
+                }
+    except OSError:
+        pass
+    return None
 
 
 def mode_and_owner(directory: str) -> str:

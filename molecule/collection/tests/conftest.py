@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import json
+
+import bus
+import collection
+import pytest
+from testinfra.host import Host
+
+
+@pytest.fixture(scope="session")
+def control() -> collection.Control:
+    """The control host of the converge, with the collection installed."""
+    return collection.Control(collection.STATE / "control")
+
+
+@pytest.fixture(scope="session")
+def first() -> collection.Run:
+    """The converge: the first deploy, by the oldest ansible-core."""
+    return collection.Run(**json.loads(collection.FIRST.read_text()))
+
+
+@pytest.fixture(scope="session")
+def relay() -> Host:
+    return bus.host("busgateway01")
+
+
+@pytest.fixture(scope="session")
+def app01() -> Host:
+    return bus.host("app01")
