@@ -1,7 +1,7 @@
 """What a run of Ansible did, for a program to read: a line of JSON for each task, host and item.
 
-{"task", "host", "item", "changed", "failed", "msg", "diff"}, in the file that RECORDED names; `diff`
-is what --diff shows, a list. Enabled by name: ANSIBLE_CALLBACKS_ENABLED=recorded.
+{"task", "host", "item", "changed", "failed", "msg", "diff"}, in the file that RECORDED names. The
+difference is what --diff shows, a list. Enabled by name: ANSIBLE_CALLBACKS_ENABLED=recorded.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self._record(result)
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
-        self._record(result)
+        self._record(result, failed=not ignore_errors)
 
     def v2_runner_on_unreachable(self, result: Any) -> None:
-        self._record(result)
+        self._record(result, failed=True)
 
-    def _record(self, result: Any) -> None:
+    def _record(self, result: Any, *, failed: bool = False) -> None:
         whole = result._result
         with open(os.environ["RECORDED"], "a", encoding="utf-8") as stream:
             for each in whole.get("results") or [whole]:
@@ -47,7 +47,8 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
                     "host": result._host.get_name(),
                     "item": each.get(each.get("ansible_loop_var", "item")),
                     "changed": bool(each.get("changed")),
-                    "failed": bool(each.get("failed") or each.get("unreachable")),
+                    # Of a loop only some may have.
+                    "failed": failed and (each is whole or bool(each.get("failed"))),
                     "msg": each.get("msg", ""),
                     "diff": diff if isinstance(diff, list) else [diff],
                 }
