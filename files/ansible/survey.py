@@ -131,11 +131,13 @@ def difference(path: str, file: dict[str, str]) -> str:
     Of a new program only the line: nobody reads all of them.
     """
     path = in_place(path)
+    is_file = kind(path) == "file" and not os.path.islink(path)
+    if os.path.islink(path):
+        was = f"a link to {os.readlink(path)}"
+    else:
+        was = described(path) if is_file else kind(path)
     if "link" in file:
-        was = f"a link to {os.readlink(path)}" if os.path.islink(path) else kind(path)
         return f"{path}: a link to {file['link']}, was {was or 'not there'}"
-    is_file = kind(path) == "file"
-    was = described(path) if is_file else kind(path)
     old = ""
     if is_file:
         with open(path, encoding="utf-8", errors="replace") as stream:

@@ -1,9 +1,9 @@
 """A deploy with a wrong input is refused before anything changes, and says what to do.
 
 The cases of refusals.yml need no host: theirs are at a port where nobody answers, and the play ends
-before it asks them. One run checks all, each in a play of its own with the tasks of a deploy's first
-play; molecule/default has such inputs in whole deploys. The other tests ask this machine, in check
-mode.
+before it asks them. One run checks all, each in a play of its own with the tasks of a deploy's
+first play; molecule/default has such inputs in whole deploys. The other tests ask this machine, in
+check mode.
 """
 
 from __future__ import annotations
