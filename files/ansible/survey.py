@@ -146,8 +146,8 @@ def difference(path: str, file: dict[str, str]) -> str:
     said = f"{path}: {size} bytes, {file['mode']} root:root, was {was or 'not there'}"
     if old == file["content"] or not (is_file or path.startswith("/etc/")):
         return said
-    lines = [text.splitlines() for text in (old, file["content"])]
-    return "\n".join([said, *difflib.unified_diff(*lines, path, path, lineterm="")])
+    before, after = old.splitlines(), file["content"].splitlines()
+    return "\n".join([said, *difflib.unified_diff(before, after, path, path, lineterm="")])
 
 
 def described(path: str) -> str:

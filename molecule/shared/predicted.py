@@ -146,9 +146,9 @@ def compare(
             assert len((is_now or "").encode()) == file.size, where
         if file.unified is not None:
             # What was a link is replaced by a file, and nothing of it stays.
-            texts_of = ["" if (was or "").startswith("-> ") else was, is_now]
-            lines = [(text or "").splitlines() for text in texts_of]
-            real = difflib.unified_diff(*lines, path, path, lineterm="")
+            old = "" if (was or "").startswith("-> ") else was or ""
+            new = is_now or ""
+            real = difflib.unified_diff(old.splitlines(), new.splitlines(), path, path, lineterm="")
             assert tuple(real) == file.unified, where
         if file.after is not None:
             assert ((was or ""), is_now) == (file.before, file.after), where
