@@ -24,9 +24,9 @@ lint: ## check the code, the Ansible content, the shell scripts and the document
 	@tools/setup/packages venv lint docs
 	@$(RUN) tools/lint
 
-unit: ## test the modules
+unit: ## test the modules, and what the roles refuse
 	@tools/setup/packages venv docs
-	@$(RUN) python -m pytest tests/unit $(ARGS)
+	@$(RUN) python -m pytest tests/unit tests/roles $(ARGS)
 
 integration: ## test the programs as processes on this machine
 	@tools/setup/packages venv faults

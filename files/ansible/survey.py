@@ -9,6 +9,10 @@ answers. All keys of the request are optional:
     read       paths             -> read: path to {content, mode, owner} of that file, or to null
     directories path to "mode owner"
                                  -> directories_differing: those that are missing or different
+    show       some of the files -> differences: of those that differ {path: what a person wants to
+                                    see of it}, a unified diff or a line
+    kinds      paths             -> kinds: {path: "file", "directory", "other" or, where there is
+                                    nothing, ""}
     names      host names        -> names: {name: {addresses, local, loopback, error}}; local are
                                     those addresses that are this machine's
     addresses  host:port, with or without tcp://
@@ -27,6 +31,7 @@ epel_missing (EL only: no repository offers python3-pyzmq).
 """
 
 import datetime
+import difflib
 import errno
 import ipaddress
 import json
@@ -53,13 +58,16 @@ LOADED = (".py", ".service", ".socket", ".path", ".timer")
 def main() -> None:
     request = json.load(sys.stdin)
     system = operating_system()
+    files = request.get("files", {})
+    differing = [path for path, file in files.items() if differs(path, file)]
+    shown = [path for path in differing if path in request.get("show", [])]
     json.dump(
         {
             "system": system,
             "packages_installed": list(filter(package_installed, request.get("packages", []))),
-            "files_differing": [
-                path for path, file in request.get("files", {}).items() if differs(path, file)
-            ],
+            "files_differing": differing,
+            "differences": {path: difference(path, files[path]) for path in shown},
+            "kinds": {path: kind(path) for path in request.get("kinds", [])},
             "read": {path: contents(path) for path in request.get("read", [])},
             "directories_differing": [
                 path for path, wanted in request.get("directories", {}).items()
@@ -122,8 +130,12 @@ def output_of(command: list[str]) -> Optional[str]:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
+def in_place(path: str) -> str:
+    return path.replace("SITE", LOCAL_PACKAGES, 1) if path.startswith("SITE/") else path
+
+
 def differs(path: str, file: dict[str, str]) -> bool:
-    path = path.replace("SITE", LOCAL_PACKAGES, 1) if path.startswith("SITE/") else path
+    path = in_place(path)
     try:
         found = os.lstat(path)
         if "link" in file:
@@ -152,6 +164,52 @@ def contents(path: str) -> Optional[dict[str, str]]:
     except OSError:
         pass
     return None
+
+
+def difference(path: str, file: dict[str, str]) -> str:
+    """A line that says what is going to be there and what was, then what changes in the text.
+
+    Of a new program only the line: nobody reads all of them.
+    """
+    path = in_place(path)
+    is_file = kind(path) == "file" and not os.path.islink(path)
+    if os.path.islink(path):
+        was = f"a link to {os.readlink(path)}"
+    else:
+        was = described(path) if is_file else kind(path)
+    if "link" in file:
+        return f"{path}: a link to {file['link']}, was {was or 'not there'}"
+    old = ""
+    if is_file:
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            old = stream.read()
+    size = len(file["content"].encode())
+    said = f"{path}: {size} bytes, {file['mode']} root:root, was {was or 'not there'}"
+    if old == file["content"] or not (is_file or path.startswith("/etc/")):
+        return said
+    before, after = old.splitlines(), file["content"].splitlines()
+    return "\n".join([said, *difflib.unified_diff(before, after, path, path, lineterm="")])
+
+
+def described(path: str) -> str:
+    found = os.lstat(path)
+    mode = f"{stat.S_IMODE(found.st_mode):04o}"
+    return f"{found.st_size} bytes, {mode} {owner_of(found.st_uid)}:{found.st_gid or 'root'}"
+
+
+def owner_of(user: int) -> str:
+    try:
+        return pwd.getpwuid(user).pw_name
+    except KeyError:
+        return str(user)
+
+
+def kind(path: str) -> str:
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return ""
+    return "file" if stat.S_ISREG(mode) else "directory" if stat.S_ISDIR(mode) else "other"
 
 
 def mode_and_owner(directory: str) -> str:

@@ -91,3 +91,66 @@ class TestRead:
 
 def test_a_program_that_the_host_lacks_fails_like_one_that_fails() -> None:
     assert SURVEY["output_of"](["fedmsg-no-such-program"]) is None
+class TestDifference:
+    """What --diff shows of a file."""
+
+    def difference(self, path: Path, **file: str) -> list[str]:
+        said: str = SURVEY["difference"](str(path), file)
+        return said.splitlines()
+
+    @pytest.fixture
+    def there(self, tmp_path: Path) -> Path:
+        path = tmp_path / "relay.py"
+        path.write_text("one\ntwo\n")
+        path.chmod(0o600)
+        return path
+
+    def test_changed_text(self, there: Path) -> None:
+        found = self.difference(there, content="one\nthree\n", mode="0644")
+        assert found == [
+            f"{there}: 10 bytes, 0644 root:root, was {SURVEY['described'](str(there))}",
+            f"--- {there}",
+            f"+++ {there}",
+            "@@ -1,2 +1,2 @@",
+            " one",
+            "-two",
+            "+three",
+        ]
+
+    def test_changed_mode(self, there: Path) -> None:
+        [line] = self.difference(there, content="one\ntwo\n", mode="0755")
+        assert line.startswith(f"{there}: 8 bytes, 0755 root:root, was 8 bytes, 0600 ")
+
+    def test_new_program_is_one_line(self, tmp_path: Path) -> None:
+        path = tmp_path / "new.py"
+        assert self.difference(path, content="one\ntwo\n", mode="0644") == [
+            f"{path}: 8 bytes, 0644 root:root, was not there"
+        ]
+
+    def test_new_file_below_etc_is_shown(self) -> None:
+        path = Path("/etc/fedmsg-relay-none/new.conf")
+        found = self.difference(path, content="one\n", mode="0644")
+        assert found[0] == f"{path}: 4 bytes, 0644 root:root, was not there"
+        assert found[-1] == "+one"
+
+    def test_link(self, there: Path) -> None:
+        assert self.difference(there, link="/usr/local/x") == [
+            f"{there}: a link to /usr/local/x, was {SURVEY['described'](str(there))}"
+        ]
+        link = there.with_name("link")
+        link.symlink_to("/usr/local/y")
+        assert self.difference(link, link="/usr/local/x") == [
+            f"{link}: a link to /usr/local/x, was a link to /usr/local/y"
+        ]
+
+    def test_something_else_in_its_place(self, tmp_path: Path) -> None:
+        found = self.difference(tmp_path, content="one\n", mode="0644")
+        assert found == [f"{tmp_path}: 4 bytes, 0644 root:root, was directory"]
+
+
+def test_kinds(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    names = ("file", "link", "", "none")
+    kinds = [SURVEY["kind"](str(tmp_path / name)) for name in names]
+    assert [*kinds, SURVEY["kind"]("/dev/null")] == ["file", "file", "directory", "", "other"]

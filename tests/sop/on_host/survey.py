@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -108,6 +109,8 @@ def network() -> dict[str, dict[str, str]]:
 
 def printed(*words: str) -> str:
     split = [part for word in words for part in word.split(" ")]
+    if not shutil.which(split[0]):  # a bare host has no nft, and so no rules of it
+        return ""
     return subprocess.run(split, capture_output=True, text=True).stdout
 
 

@@ -1,0 +1,286 @@
+"""A deploy with a wrong input is refused before anything changes, and says what to do.
+
+The cases of refusals.yml need no host: theirs are at a port where nobody answers, and the play ends
+before it asks them. One run checks all, each in a play of its own with the tasks of a deploy's
+first play; molecule/default has such inputs in whole deploys. The other tests ask this machine, in
+check mode.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.conftest import ROOT, free_port
+
+pytestmark = pytest.mark.timeout(600)
+
+CASES = {
+    case["name"]: case
+    for case in yaml.safe_load((Path(__file__).parent / "refusals.yml").read_text())
+}
+NOWHERE = {"ansible_host": "127.0.0.1", "ansible_port": 1, "ansible_become": False}
+HERE = {"ansible_connection": "local", "ansible_become": False}
+GROUPS = {"fedmsg_bus": ["relay", "app01"], "fedmsg_relay": ["relay"]}
+DEPLOY = ROOT / "playbooks/deploy.yml"
+# What a case adds to the names of its groups and hosts, so that the cases do not see each other.
+OF_CASE = re.compile(r"_case(\d+)")
+RIGHT = "right input"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run of a playbook. `lines`: see molecule/shared/callback_plugins/recorded.py."""
+
+    returncode: int
+    lines: list[dict[str, Any]]
+    output: str
+
+    @property
+    def failures(self) -> str:
+        """What its failures say, on one line."""
+        return re.sub(r"\s+", " ", " ".join(str(e["msg"]) for e in self.lines if e["failed"]))
+
+
+def run(directory: Path, inventory: Mapping[str, Any], playbook: Path, *options: str) -> Run:
+    directory.mkdir(exist_ok=True)
+    hosts, record = directory / "hosts.yml", directory / "recorded"
+    hosts.write_text(yaml.safe_dump(dict(inventory)))
+    record.touch()
+    done = subprocess.run(
+        [
+            shutil.which("ansible-playbook") or "ansible-playbook",
+            f"--inventory={hosts}",
+            *options,
+            str(playbook),
+        ],
+        cwd=ROOT,
+        env={
+            **os.environ,
+            "ANSIBLE_NOCOLOR": "1",
+            "ANSIBLE_CALLBACK_PLUGINS": str(ROOT / "molecule/shared/callback_plugins"),
+            "ANSIBLE_CALLBACKS_ENABLED": "recorded",
+            "RECORDED": str(record),
+        },
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=580,
+    )
+    lines = [json.loads(line) for line in record.read_text().splitlines()]
+    return Run(done.returncode, lines, done.stdout)
+
+
+def groups_of(
+    groups: Mapping[str, list[str]], variables: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    return {
+        group: {
+            "hosts": {host: dict(variables.get(host, {})) for host in hosts},
+            "vars": dict(variables.get(group, {})),
+        }
+        for group, hosts in groups.items()
+    }
+
+
+def right_input() -> dict[str, Any]:
+    """Unusual, and right."""
+    bus = {
+        "fedmsg_base_relay_inbound_ports": [9941, 3998],
+        "fedmsg_base_relay_http": "127.0.0.1:4002",
+        "fedmsg_base_certnames": {"shell.app01": "shell-app01.example.org"},
+        "fedmsg_base_extra_config": {"datagrepper_url": "https://example.org/raw"},
+        # Of playbooks, and of whoever has names of their own.
+        **dict.fromkeys(fedmsg_variables_of_playbooks(), "x"),
+        "fedmsg_apps_mirror": "x",
+    }
+    return {"name": RIGHT, "bus": bus}
+
+
+def fedmsg_variables_of_playbooks() -> set[str]:
+    """Variables that a playbook gives a value, so that an operator may say them."""
+    return {
+        name
+        for path in (ROOT / "playbooks").glob("*.yml")
+        for play in yaml.safe_load(path.read_text())
+        for name in play.get("vars", {})
+        if name.startswith("fedmsg_") and not name.startswith(("fedmsg_base_", "fedmsg_relay_"))
+    }
+
+
+@pytest.fixture(scope="session")
+def table(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
+    """By the case's name, that part of the one run that is its own."""
+    directory = tmp_path_factory.mktemp("refusals")
+    cases = [*CASES.values(), right_input()]
+    inventory: dict[str, Any] = {}
+    plays = []
+    for number, case in enumerate(cases):
+        of_case = f"_case{number:02}"
+        inventory.update(inventory_of(case, of_case))
+        plays.append(play_of(case, of_case, list(inventory)))
+    playbook = directory / "site.yml"
+    playbook.write_text(yaml.safe_dump(plays))
+    done = run(directory, inventory, playbook)
+    found: dict[str, list[dict[str, Any]]] = {case["name"]: [] for case in cases}
+    for line in done.lines:
+        of_this = OF_CASE.search(line["host"])
+        assert of_this, line
+        line["msg"] = OF_CASE.sub("", str(line["msg"]))
+        found[cases[int(of_this[1])]["name"]].append(line)
+    return {name: Run(done.returncode, lines, done.output) for name, lines in found.items()}
+
+
+def inventory_of(case: Mapping[str, Any], of_case: str) -> dict[str, Any]:
+    named = [host for host in ("relay02", "app01") if host in (*case, case.get("limit"))]
+    relays = ["relay", *(host for host in named if host == "relay02")]
+    groups = case.get("groups", {"fedmsg_bus": ["relay", *named], "fedmsg_relay": relays})
+    bus = {
+        **NOWHERE,
+        "fedmsg_base_bus_group": f"fedmsg_bus{of_case}",
+        "fedmsg_base_relay_group": f"fedmsg_relay{of_case}",
+        **case.get("bus", {}),
+    }
+    variables = dict.fromkeys(GROUPS, bus)
+    # Their names without the case's number.
+    for host in ("relay", "relay02", "app01"):
+        address = {} if "fedmsg_base_address" in bus else {"fedmsg_base_address": host}
+        variables[host] = {**address, **case.get(host, {})}
+    return {
+        f"{group}{of_case}": {
+            **of_group,
+            "hosts": {f"{host}{of_case}": said for host, said in of_group["hosts"].items()},
+        }
+        for group, of_group in groups_of(groups, variables).items()
+    }
+
+
+def play_of(case: Mapping[str, Any], of_case: str, groups: list[str]) -> dict[str, Any]:
+    """The first play of a deploy, for the hosts of one case, in which no failure ends the run."""
+    checks = yaml.safe_load(DEPLOY.read_text())[0]["tasks"]
+    relays = f"fedmsg_relay{of_case}"
+    for task in checks:
+        if "when" in task:
+            task["when"] = task["when"].replace("'fedmsg_relay'", f"'{relays}'")
+    hosts = [name for name in groups if name.endswith(of_case)]
+    return {
+        "name": case["name"],
+        "hosts": f"{case['limit']}{of_case}" if "limit" in case else ":".join(hosts),
+        "gather_facts": False,
+        "tasks": [{"block": checks, "rescue": [{"ansible.builtin.meta": "noop"}]}],
+    }
+
+
+def assert_refused(found: Run, says: list[str]) -> None:
+    assert found.lines, found.output
+    missing = [words for words in says if words not in found.failures]
+    assert not missing, f"not said: {missing}\nbut: {found.failures}"
+    assert not [line for line in found.lines if line["changed"]]
+    assert {line["task"] for line in found.lines if " : preflight | " not in line["task"]} <= {
+        line["task"] for line in found.lines if "Validating arguments" in line["task"]
+    }
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_wrong_input_is_refused(name: str, table: dict[str, Run]) -> None:
+    assert_refused(table[name], CASES[name]["says"])
+    # By what the inventory says: no host has been asked for anything.
+    assert "Connection refused" not in table[name].failures
+
+
+def test_right_input_is_not_refused(table: dict[str, Run]) -> None:
+    """Or else anything that fails could be in the table. It ends where it asks the first host."""
+    assert len(CASES) >= 25
+    failed = [line for line in table[RIGHT].lines if line["failed"]]
+    assert {line["task"].partition(" : ")[2] for line in failed} == {
+        "preflight | Ensure the host's system is known"
+    }
+    assert "Connection refused" in table[RIGHT].failures
+    assert "fedmsg_topology" in fedmsg_variables_of_playbooks()
+
+
+@pytest.mark.parametrize("name", ["fedmsg_base_address", "fedmsg_base_relay_submit_port"])
+def test_variable_that_only_one_host_sees_is_refused(name: str, tmp_path: Path) -> None:
+    """Set in a play, where the inventory's other hosts do not see it."""
+    playbook = tmp_path / "site.yml"
+    play = {
+        "hosts": "fedmsg_bus",
+        "gather_facts": False,
+        "vars": {name: "9942"},
+        "roles": [{"role": "fedmsg_base"}],
+    }
+    playbook.write_text(yaml.safe_dump([play]))
+    found = run(tmp_path, groups_of(GROUPS, {"fedmsg_bus": NOWHERE}), playbook)
+    assert found.returncode != 0
+    assert name in found.failures
+    assert "in the inventory, or with -e" in found.failures
+
+
+def ask_this_machine(tmp_path: Path, variables: Mapping[str, Any], *hosts: str) -> Run:
+    """A whole deploy in check mode, of which the first host runs the relay."""
+    here = {**HERE, "ansible_python_interpreter": shutil.which("python3"), **variables}
+    groups = {"fedmsg_bus": list(hosts), "fedmsg_relay": [hosts[0]]}
+    found = run(tmp_path, groups_of(groups, {"fedmsg_bus": here}), DEPLOY, "--check")
+    assert found.returncode != 0, found.output
+    assert "Deploy the relays" not in found.output
+    return found
+
+
+@pytest.mark.parametrize(
+    ("variables", "says"),
+    [
+        (
+            {"fedmsg_base_address": "relay.invalid"},
+            ["cannot resolve relay.invalid", "Add it to DNS or", "set fedmsg_base_address"],
+        ),
+        (
+            {"fedmsg_base_address": "192.0.2.7"},
+            ["192.0.2.7", "no address of this host", "Set fedmsg_base_address of relay"],
+        ),
+        (
+            {"fedmsg_base_relay_log": "/nowhere/relay.log"},
+            ["fedmsg_base_relay_log is /nowhere/relay.log", "in a directory that is there"],
+        ),
+        (
+            {"fedmsg_base_relay_journal": "/usr/local"},
+            ["fedmsg_base_relay_journal is /usr/local", "it must be a file"],
+        ),
+        (
+            {"fedmsg_base_publisher_spool": "/etc/passwd"},
+            ["fedmsg_base_publisher_spool is /etc/passwd", "choose another path"],
+        ),
+        (
+            {"fedmsg_base_validate_signatures": True, "fedmsg_base_ssldir": "/nowhere"},
+            ["fedmsg_base_validate_signatures is true", "/nowhere/ca.crt", "fedmsg_base_ssldir"],
+        ),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_what_one_host_refuses(variables: dict[str, Any], says: list[str], tmp_path: Path) -> None:
+    here = {"fedmsg_base_address": "localhost", **variables}
+    assert_refused(ask_this_machine(tmp_path, here, "relay"), says)
+
+
+def test_loopback_address_of_a_relay_with_other_hosts_is_refused(tmp_path: Path) -> None:
+    found = ask_this_machine(tmp_path, {"fedmsg_base_address": "127.0.0.1"}, "relay", "app01")
+    assert_refused(found, ["which no other host can reach", "or set fedmsg_base_address of relay"])
+
+
+def test_port_that_another_process_holds_is_refused(tmp_path: Path) -> None:
+    with socket.create_server(("0.0.0.0", port := free_port())):
+        variables = {"fedmsg_base_address": "localhost", "fedmsg_base_relay_submit_port": port}
+        found = ask_this_machine(tmp_path, variables, "relay")
+    says = [f"port {port} is held by", "fedmsg_base_relay_submit_port"]
+    assert_refused(found, says)
