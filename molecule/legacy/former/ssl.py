@@ -1,0 +1,1 @@
+config = dict(sign_messages=False, ssldir="/etc/pki/fedmsg", certnames={"shell.app01": "shell-app01"})
