@@ -1,15 +1,15 @@
 """Take over what a host had before these roles: its config's keys, its files, its logs.
 
-The roles run it with `python3 -c`. A JSON object on standard input; what it asks for is done in this
-order, and each thing that was done is one line on standard output:
+The roles run it with `python3 -c`. A JSON object on standard input; what it asks for is done in
+this order, and each thing that was done is one line on standard output:
 
-    compare   {files, former, accepted, variables}: see `changes`. Does nothing else: one JSON object
+    compare   what `compare` takes. Changes nothing, and answers with one JSON object
     keep      paths: copied to a directory of their own below /var/backups/fedmsg-relay, unless an
               earlier one has them as they are
     logs_kept with it: paths of which only owner and mode are written down there
     logs      paths: given to the user fedmsg, their content stays
-    rename    names: files of /etc/fedmsg.d, NAME.py becomes NAME.former.py. That is loaded just before
-              NAME.py, so each key that the new file does not set holds on, with the code that made it
+    rename    names: files of /etc/fedmsg.d, NAME.py becomes NAME.former.py. It is loaded just
+              before NAME.py: keys that the new file does not set stay, with the code that made them
     remove    paths: removed, and directories that are empty then
 """
 
@@ -25,7 +25,7 @@ import socket
 import stat
 import sys
 import time
-from typing import Any
+from typing import Any, Optional
 
 DIRECTORY = "/etc/fedmsg.d"
 LATER = "/etc/fedmsg-config.py"
@@ -33,7 +33,7 @@ BACKUPS = "/var/backups/fedmsg-relay"
 MANIFEST = "MANIFEST"
 USER = "fedmsg"
 
-# What holds, by fedmsg 1.1.7, where no file says anything else. Of keys that all peers must agree on.
+# Fedmsg 1.1.7's own, of keys that all peers must agree on.
 DEFAULTS = {
     "topic_prefix": "com.example",
     "environment": "dev",
@@ -85,25 +85,28 @@ def renamed(name: str) -> str:
 def compare(
     files: dict[str, str], former: list[str], accepted: list[str], variables: dict[str, str]
 ) -> dict[str, Any]:
-    """`error`, why the former config cannot be taken over, or `changes`: a line for each key that is
-    not to be what it was, and is not among `accepted`.
+    """`error`, why the former config cannot be taken over, or `changes`: a line for each key that
+    is not to be what it was, and is not among `accepted`.
 
-    `files`: name to content, the new ones. `former`: those names of them whose present file is not of
-    these roles. `variables`: key to the role's variable for it.
+    `files`: name to content, the new ones. `former`: those names of them whose present file is not
+    of these roles. `variables`: key to the role's variable for it.
     """
     as_service_user()
     twice = [renamed(n) for n in former if os.path.exists(os.path.join(DIRECTORY, renamed(n)))]
     if twice:
-        return {"error": f"{', '.join(twice)} in {DIRECTORY} is of an earlier takeover: put its keys "
-                         f"into a file of another name, or remove it", "changes": []}  # fmt: skip
-    present = {name: None for name in map(os.path.basename, glob.glob(f"{DIRECTORY}/*.py"))}
+        error = (
+            f"{', '.join(twice)} in {DIRECTORY} is of an earlier takeover: put its keys into a file"
+            " of another name, or remove it"
+        )
+        return {"error": error, "changes": []}
+    present = [os.path.basename(path) for path in glob.glob(f"{DIRECTORY}/*.py")]
     try:
         before = loaded({name: os.path.join(DIRECTORY, name) for name in present})
         paths = {
             renamed(name) if name in former else name: os.path.join(DIRECTORY, name)
             for name in present
         }
-        after = loaded({**{n: p for n, p in paths.items() if n not in files}}, files)
+        after = loaded({n: p for n, p in paths.items() if n not in files}, files)
     except Exception as error:
         return {"error": str(error), "changes": []}
     found = []
@@ -129,7 +132,7 @@ def as_service_user() -> None:
     os.chdir("/")
 
 
-def loaded(paths: dict[str, str], contents: "dict[str, str] | None" = None) -> dict[str, Any]:
+def loaded(paths: dict[str, str], contents: Optional[dict[str, str]] = None) -> dict[str, Any]:
     """By fedmsg's rules: in the order of the names, then what is beside the directory."""
     merged: dict[str, Any] = {}
     contents = contents or {}
@@ -140,7 +143,7 @@ def loaded(paths: dict[str, str], contents: "dict[str, str] | None" = None) -> d
     return merged
 
 
-def executed(path: str, content: "str | None") -> dict[str, Any]:
+def executed(path: str, content: Optional[str]) -> dict[str, Any]:
     variables: dict[str, Any] = {}
     try:
         if content is None:
@@ -232,8 +235,7 @@ def keep(paths: list[str], logs: list[str]) -> None:
     for path in new:
         copy_with_directories(path, beside)
     with open(os.path.join(beside, MANIFEST), "w", encoding="utf-8") as stream:
-        stream.write("# mode owner group sha256 path, as they were; of a log - in place of the sum:\n"
-                     "# it was not copied, for it stays\n")  # fmt: skip
+        stream.write("# mode owner group sha256 path. What has no sum is not here: it stays\n")
         stream.writelines(f"{line}\n" for line in entries)
     os.rename(beside, final)
     print(f"{final} has what is replaced")
@@ -251,7 +253,9 @@ def manifest_of(backup: str) -> str:
 def is_kept(path: str, backup: str) -> bool:
     copy = backup + path
     if os.path.islink(path) or os.path.islink(copy):
-        return os.path.islink(copy) and os.path.islink(path) and os.readlink(copy) == os.readlink(path)
+        return (
+            os.path.islink(copy) and os.path.islink(path) and os.readlink(copy) == os.readlink(path)
+        )
     return os.path.isfile(copy) and checksum(copy) == checksum(path)
 
 

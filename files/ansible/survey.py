@@ -19,16 +19,15 @@ answers. All keys of the request are optional:
                                     and unit files that were written after it started
     spool      a directory       -> spool: {waiting, failed, oldest}: how many messages, and the
                                     seconds for which one has been waiting
-    former     {files, unit, log} -> former: what was there before these roles:
-                                    files: those of the files that are not of these roles
-                                    unit: whether the unit is there and not of these roles. Only then:
-                                    drop_ins: what the admin has changed of it
-                                    packaged_drop_ins: what a package changes of it
-                                    logs: the log and its old ones, as far as others own them
-                                    rotating: other files by which logrotate rotates this log alone,
-                                    rotating_more: and those by which it rotates others, too
-                                    visitors: connections to the ports of `addresses`, at an address
-                                    that is none of them
+    former     {files, unit, log}
+                                 -> former: what was there before these roles. files: those that
+                                    are not of these roles; unit: whether it is there and not of
+                                    these roles. Only if so, drop_ins and packaged_drop_ins: what
+                                    the admin and packages change of it; logs: the log and old ones
+                                    that others own; rotating: other files by which logrotate
+                                    rotates this log alone, and rotating_more: this and others;
+                                    visitors: who is connected to a port of `addresses` at none of
+                                    them
 
 and always: user (whether the user fedmsg exists), config_directory (whether /etc/fedmsg.d does),
 epel_missing (EL only: no repository offers python3-pyzmq).
@@ -200,7 +199,7 @@ def listening(ports: set[int]) -> Iterator[tuple[str, int, dict[str, str]]]:
 
 
 def tcp_entries() -> Iterator[list[str]]:
-    """The words of each line of the kernel's tables: the second and third are a socket's two ends."""
+    """Each line of the kernel's tables: its second and third words are a socket's two ends."""
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         if os.path.exists(table):
             with open(table, encoding="ascii") as lines:
@@ -315,7 +314,9 @@ def former(files: list[str], unit: str, log: str, addresses: list[str]) -> dict[
     drop_ins = [path for path in paths["DropInPaths"].split() if f"/{unit}.d/" in path]
     found["drop_ins"] = [path for path in drop_ins if path.startswith(("/etc/", "/run/"))]
     found["packaged_drop_ins"] = [path for path in drop_ins if path not in found["drop_ins"]]
-    found["logs"] = sorted(path for path in glob.glob(f"{glob.escape(log)}*") if owner(path) != USER)
+    found["logs"] = sorted(
+        path for path in glob.glob(f"{glob.escape(log)}*") if owner(path) != USER
+    )
     for path in sorted(glob.glob("/etc/logrotate.d/*")):
         patterns = rotated(path)
         if path not in files and any(fnmatch.fnmatch(log, pattern) for pattern in patterns):
@@ -361,10 +362,9 @@ def visitors(addresses: list[str]) -> list[str]:
         offered.setdefault(int(port), set()).update(resolved(host)["addresses"])
     found = set()
     for entry in tcp_entries():
-        here, port = end_of(entry[1])
-        there, _ = end_of(entry[2])
-        if entry[3] == "01" and port in offered and here not in offered[port]:  # 01: established
-            found.add(f"{there} to {here}:{port}")
+        (here, at), (there, _) = end_of(entry[1]), end_of(entry[2])
+        if entry[3] == "01" and at in offered and here not in offered[at]:  # 01: established
+            found.add(f"{there} to {here}:{at}")
     return sorted(found)
 
 

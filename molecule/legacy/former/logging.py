@@ -3,18 +3,18 @@ bare_format = {
     "format": "[%(asctime)s][%(name)10s %(levelname)7s] %(message)s",
 }
 
-config = dict(
-    logging=dict(
-        version=1,
-        formatters=dict(bare=bare_format),
-        handlers=dict(
-            console={
+config = {
+    "logging": {
+        "version": 1,
+        "formatters": {"bare": bare_format},
+        "handlers": {
+            "console": {
                 "class": "logging.StreamHandler",
                 "formatter": "bare",
                 "level": "INFO",
                 "stream": "ext://sys.stdout",
             },
-            mailer={
+            "mailer": {
                 "class": "logging.handlers.SMTPHandler",
                 "mailhost": "localhost",
                 "fromaddr": "fedmsg@example.org",
@@ -22,11 +22,11 @@ config = dict(
                 "subject": "fedmsg error",
                 "level": "ERROR",
             },
-        ),
-        loggers=dict(
-            fedmsg={"level": "INFO", "propagate": False, "handlers": ["console"]},
-            moksha={"level": "INFO", "propagate": False, "handlers": ["console"]},
-            bodhi={"level": "DEBUG", "propagate": False, "handlers": ["mailer"]},
-        ),
-    ),
-)
+        },
+        "loggers": {
+            "fedmsg": {"level": "INFO", "propagate": False, "handlers": ["console"]},
+            "moksha": {"level": "INFO", "propagate": False, "handlers": ["console"]},
+            "bodhi": {"level": "DEBUG", "propagate": False, "handlers": ["mailer"]},
+        },
+    },
+}

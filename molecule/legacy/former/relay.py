@@ -2,11 +2,11 @@ import socket
 
 address = socket.gethostbyname("busgateway01")
 
-config = dict(
-    endpoints={
+config = {
+    "endpoints": {
         # libzmq binds no names
-        "relay_outbound": ["tcp://%s:3999" % address],
+        "relay_outbound": [f"tcp://{address}:3999"],
     },
-    relay_inbound=["tcp://%s:9941" % address, "tcp://%s:3998" % address],
-    relay_contact="root@" + socket.gethostname(),
-)
+    "relay_inbound": [f"tcp://{address}:9941", f"tcp://{address}:3998"],
+    "relay_contact": "root@" + socket.gethostname(),
+}

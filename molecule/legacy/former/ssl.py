@@ -1,1 +1,5 @@
-config = dict(sign_messages=False, ssldir="/etc/pki/fedmsg", certnames={"shell.app01": "shell-app01"})
+config = {
+    "sign_messages": False,
+    "ssldir": "/etc/pki/fedmsg",
+    "certnames": {"shell.app01": "shell-app01"},
+}
