@@ -120,7 +120,8 @@ def watching(host: Host, port: int, found: list[tuple[float, float]]) -> Iterato
 
 def start_listener(host: Host) -> None:
     host.check_output(
-        f"systemctl stop {LISTENER} 2>/dev/null; rm -f {HEARD};"
+        f"systemctl stop {LISTENER} 2>/dev/null; systemctl reset-failed {LISTENER} 2>/dev/null;"
+        f" rm -f {HEARD};"
         f" systemd-run --quiet --unit={LISTENER} --uid=operator --working-directory=/"
         f" --property=StandardOutput=append:{HEARD} --property=StandardError=append:{HEARD}"
         f" {TAIL} --topic org.fedoraproject"

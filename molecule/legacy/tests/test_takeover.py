@@ -11,6 +11,9 @@ import former
 import pytest
 from testinfra.host import Host
 
+# A deploy to hosts that have nothing yet, on a busy machine.
+pytestmark = pytest.mark.timeout(600)
+
 HOSTS = ("busgateway01", "pkgs01")
 FOREIGN = ("bodhi.py", "ssl.py", "zz-local.py")
 DROP_IN = "/etc/systemd/system/fedmsg-relay.service.d/log.conf"
@@ -18,8 +21,8 @@ BACKUPS = "/var/backups/fedmsg-relay"
 PROCEDURE = bus.ROOT / "docs/procedures/takeover.adoc"
 # All that a takeover may touch. Not what upstream's relay has logged meanwhile.
 STATE = (
-    "find /etc /usr/local /var/backups /var/lib/fedmsg-relay /var/spool/fedmsg ! -type d"
-    " -printf '%m %u %p ' -exec sha256sum {} \\; 2>/dev/null | sort;"
+    "for what in \"-printf '%m %u %p\\n'\" '-exec sha256sum {} +'; do eval find /etc /usr/local"
+    " /var/backups -type f $what | sort; done; ls -d /var/lib/fedmsg* /var/spool/* 2>/dev/null;"
     " stat --format '%a %U %n' /var/log/fedmsg /var/log/fedmsg/*;"
     " systemctl show --property=MainPID,FragmentPath,DropInPaths fedmsg-relay.service"
 )
