@@ -3,6 +3,7 @@
 The roles run it with `python3 -c`. A JSON object on standard input:
 
     files       name to content: the config files of the role
+    former      those names whose present file is somebody else's: it is going to be NAME.former.py
     relay       whether this host runs a relay, which asks for more
     validate    False where the programs are not installed yet (the first run in check mode)
 
@@ -35,7 +36,7 @@ def main() -> int:
     if request["validate"]:
         with tempfile.TemporaryDirectory(prefix="fedmsg-staged-") as staging:
             os.chmod(staging, 0o755)
-            stage(staging, request["files"])
+            stage(staging, request["files"], request["former"])
             error = refusal(staging, request["relay"])
         if error:
             print(error, file=sys.stderr)
@@ -46,10 +47,11 @@ def main() -> int:
     return 0
 
 
-def stage(staging: str, files: dict[str, str]) -> None:
+def stage(staging: str, files: dict[str, str], former: list[str]) -> None:
     for path in glob.glob(f"{DIRECTORY}/*.py"):
         if os.path.isfile(path):
-            copy(path, os.path.join(staging, os.path.basename(path)))
+            name = os.path.basename(path)
+            copy(path, os.path.join(staging, renamed(name) if name in former else name))
     if os.path.isfile(LATER):
         copy(LATER, os.path.join(staging, STAGED_LATER))
     for name, content in files.items():
@@ -59,6 +61,11 @@ def stage(staging: str, files: dict[str, str]) -> None:
         with open(path, "wb") as stream:
             stream.write(content.encode())
             os.fchmod(stream.fileno(), 0o644)
+
+
+def renamed(name: str) -> str:
+    """As files/ansible/former.py does it."""
+    return f"{name[: -len('.py')]}.former.py"
 
 
 def copy(source: str, target: str) -> None:

@@ -17,13 +17,22 @@ answers. All keys of the request are optional:
                                     those addresses that are this machine's
     addresses  host:port, with or without tcp://
                                  -> listeners: who listens there already, or on all addresses,
-                                    {address: [{process, said}]}; for what systemd holds itself
-                                    the process is the socket unit
+                                    {address: [{process, unit, said}]}; for what systemd holds
+                                    itself the process is the socket unit
     units      name to paths     -> units: {name: {state, enabled, outdated}}: ActiveState or
                                     "missing", whether it starts at boot, and one of those Python
                                     and unit files that were written after it started
     spool      a directory       -> spool: {waiting, failed, oldest}: how many messages, and the
                                     seconds for which one has been waiting
+    former     {files, unit, log}
+                                 -> former: what was there before these roles. files: those that
+                                    are not of these roles; unit: whether it is there and not of
+                                    these roles. Only if so, drop_ins and packaged_drop_ins: what
+                                    the admin and packages change of it; logs: the log and old ones
+                                    that others own; rotating: other files by which logrotate
+                                    rotates this log alone, and rotating_more: this and others;
+                                    visitors: who is connected to a port of `addresses` at none of
+                                    them
 
 and always: system ({family, id, version}, as os-release(5) has them; the family as Ansible's facts
 do), user (whether the user fedmsg exists), config_directory (whether /etc/fedmsg.d does),
@@ -33,10 +42,13 @@ epel_missing (EL only: no repository offers python3-pyzmq).
 import datetime
 import difflib
 import errno
+import fnmatch
+import glob
 import ipaddress
 import json
 import os
 import pwd
+import re
 import site
 import socket
 import stat
@@ -53,6 +65,9 @@ LOCAL_PACKAGES = next(
 
 WILDCARDS = ("0.0.0.0", "::")
 LOADED = (".py", ".service", ".socket", ".path", ".timer")
+USER = "fedmsg"
+# What a file of these roles has, as no file of fedmsg's or of an admin has.
+OUR_MARKS = (b"# By the roles fedmsg_base and fedmsg_relay", b"from fedmsg_relay")
 
 
 def main() -> None:
@@ -79,7 +94,9 @@ def main() -> None:
                 name: unit(name, paths) for name, paths in request.get("units", {}).items()
             },
             "spool": spooled(request["spool"]) if "spool" in request else {},
-            "user": user_exists("fedmsg"),
+            "former": former(**request["former"], addresses=request.get("addresses", []))
+            if "former" in request else {},
+            "user": user_exists(USER),
             "config_directory": os.path.isdir("/etc/fedmsg.d"),
             "epel_missing": system["family"] == "RedHat" and not to_be_had("python3-pyzmq"),
         },
@@ -264,24 +281,28 @@ def listeners(addresses: list[str]) -> dict[str, list[dict[str, str]]]:
 def listening(ports: set[int]) -> Iterator[tuple[str, int, dict[str, str]]]:
     """Address, port and holder of every socket that listens on one of the ports."""
     owners: Optional[dict[str, tuple[int, str]]] = None
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        if not os.path.exists(table):
+    for entry in tcp_entries():
+        digits, _, hexadecimal = entry[1].partition(":")
+        address, port = address_of(digits), int(hexadecimal, 16)
+        if entry[3] != "0A" or port not in ports:  # 0A: listening
             continue
-        with open(table, encoding="ascii") as lines:
-            entries = [line.split() for line in lines][1:]
-        for entry in entries:
-            digits, _, hexadecimal = entry[1].partition(":")
-            address, port = address_of(digits), int(hexadecimal, 16)
-            if entry[3] != "0A" or port not in ports:  # 0A: listening
-                continue
-            if owners is None:
-                owners = socket_owners()
-            pid, process = owners.get(entry[9], (0, "unknown"))
-            who = f"process {pid} ({process})"
-            if pid == 1:
-                process = socket_unit(address, port)
-                who = f"systemd ({process})"
-            yield address, port, {"process": process, "said": f"port {port} is held by {who}"}
+        if owners is None:
+            owners = socket_owners()
+        pid, process = owners.get(entry[9], (0, "unknown"))
+        who = f"process {pid} ({process})"
+        if pid == 1:
+            process = socket_unit(address, port)
+            who = f"systemd ({process})"
+        said = f"port {port} is held by {who}"
+        yield address, port, {"process": process, "unit": unit_of(pid), "said": said}
+
+
+def tcp_entries() -> Iterator[list[str]]:
+    """Each line of the kernel's tables: its second and third words are a socket's two ends."""
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        if os.path.exists(table):
+            with open(table, encoding="ascii") as lines:
+                yield from [line.split() for line in lines][1:]
 
 
 def socket_unit(address: str, port: int) -> str:
@@ -293,6 +314,16 @@ def socket_unit(address: str, port: int) -> str:
         if any(line == f"Listen={text} (Stream)" for line in lines):
             return next(line[len("Id=") :] for line in lines if line.startswith("Id="))
     return "systemd"
+
+
+def unit_of(pid: int) -> str:
+    """The service a process is of, whatever it calls itself, or ""."""
+    try:
+        with open(f"/proc/{pid}/cgroup", encoding="utf-8") as lines:
+            found = [line.strip().rpartition("/")[2] for line in lines]
+    except OSError:  # gone meanwhile
+        return ""
+    return next((name for name in found if name.endswith(".service")), "")
 
 
 def address_of(digits: str) -> str:
@@ -357,6 +388,90 @@ def newer(since: float, paths: list[str]) -> str:
             if counts and os.stat(file).st_ctime > since:
                 return file
     return ""
+
+
+def former(files: list[str], unit: str, log: str, addresses: list[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "files": [path for path in files if os.path.lexists(path) and not is_ours(path)],
+        "unit": False,
+        "drop_ins": [],
+        "packaged_drop_ins": [],
+        "logs": [],
+        "rotating": [],
+        "rotating_more": [],
+        "visitors": [],
+    }
+    if not unit:
+        return found
+    shown = output_of(["systemctl", "show", "--property=FragmentPath,DropInPaths", unit]) or ""
+    paths = dict(line.split("=", 1) for line in shown.splitlines())
+    fragment = paths.get("FragmentPath", "")
+    if not fragment or is_ours(fragment):
+        return found
+    found["unit"] = True
+    # Those of all services, in service.d, are for this one as well.
+    drop_ins = [path for path in paths["DropInPaths"].split() if f"/{unit}.d/" in path]
+    found["drop_ins"] = [path for path in drop_ins if path.startswith(("/etc/", "/run/"))]
+    found["packaged_drop_ins"] = [path for path in drop_ins if path not in found["drop_ins"]]
+    found["logs"] = sorted(
+        path for path in glob.glob(f"{glob.escape(log)}*") if owner(path) != USER
+    )
+    for path in sorted(glob.glob("/etc/logrotate.d/*")):
+        patterns = rotated(path)
+        if path not in files and any(fnmatch.fnmatch(log, pattern) for pattern in patterns):
+            found["rotating" if patterns == [log] else "rotating_more"].append(path)
+    found["visitors"] = visitors(addresses)
+    return found
+
+
+def is_ours(path: str) -> bool:
+    if os.path.realpath(path).startswith("/usr/local/lib/fedmsg-relay/"):
+        return True
+    try:
+        with open(path, "rb") as stream:
+            content = stream.read()
+    except OSError:
+        return False
+    return any(mark in content for mark in OUR_MARKS)
+
+
+def owner(path: str) -> str:
+    try:
+        return pwd.getpwuid(os.lstat(path).st_uid).pw_name
+    except (OSError, KeyError):
+        return ""
+
+
+def rotated(path: str) -> list[str]:
+    """What a file of logrotate names before its blocks."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            text = re.sub(r"^\s*#.*$", "", stream.read(), flags=re.MULTILINE)
+    except OSError:
+        return []
+    words = re.sub(r"\{[^}]*\}", " ", text).replace('"', " ").split()
+    return [word for word in words if word.startswith("/")]
+
+
+def visitors(addresses: list[str]) -> list[str]:
+    """Who is connected to one of these ports at an address that is not among them."""
+    offered: dict[int, set[str]] = {}
+    for text in addresses:
+        host, _, port = text.rpartition("//")[2].rpartition(":")
+        offered.setdefault(int(port), set()).update(resolved(host)["addresses"])
+    found = set()
+    for entry in tcp_entries():
+        (here, at), (there, _) = end_of(entry[1]), end_of(entry[2])
+        if entry[3] == "01" and at in offered and here not in offered[at]:  # 01: established
+            found.add(f"{there} to {here}:{at}")
+    return sorted(found)
+
+
+def end_of(text: str) -> tuple[str, int]:
+    digits, _, hexadecimal = text.partition(":")
+    address = address_of(digits)
+    # What comes by IPv4 to a socket of IPv6.
+    return address.rpartition("::ffff:")[2] or address, int(hexadecimal, 16)
 
 
 def spooled(directory: str) -> dict[str, int]:

@@ -206,6 +206,7 @@ SYSTEM = {
     "awk",
     "chown",
     "chronyc",
+    "cp",
     "curl",
     "cut",
     "df",
@@ -228,6 +229,7 @@ SYSTEM = {
     "paste",
     "pkill",
     "ps",
+    "rm",
     "sed",
     "service",
     "sort",
@@ -293,6 +295,11 @@ def test_each_path_is_what_the_roles_deploy() -> None:
     spool = Path(BASE_DEFAULTS["fedmsg_base_publisher_spool"])
     ours = {log, log.parent, journal, journal.parent, spool, spool / "failed"}
     ours |= {Path(f"{log}.1"), Path(ATTRIBUTES["fedmsg_relay_logrotate_path"])}
+    # What a takeover finds, and where it keeps that; molecule/legacy does what the page says of it.
+    units = Path("/etc/systemd/system")
+    ours |= {units / f"fedmsg-relay.{kind}" for kind in ("service", "socket", "service.d")}
+    ours |= {Path("/usr/bin/fedmsg-relay"), Path("/usr/bin/fedmsg-logger")}
+    ours |= {Path("/var/backups/fedmsg-relay")}
     assert named >= {directory, *map(str, ours)}
     ours_by_name = {path for path in named if "fedmsg" in path}
     assert {path for path in ours_by_name if not path.startswith(f"{directory}/")} <= {

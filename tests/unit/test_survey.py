@@ -91,6 +91,8 @@ class TestRead:
 
 def test_a_program_that_the_host_lacks_fails_like_one_that_fails() -> None:
     assert SURVEY["output_of"](["fedmsg-no-such-program"]) is None
+
+
 class TestDifference:
     """What --diff shows of a file."""
 

@@ -63,7 +63,8 @@ def test_a_default_is_said_once(role: str) -> None:
         # The relay's role takes the other's variables, and says them by reference.
         if "default" in option and name.startswith(role):
             value = option["default"]
-            said = " and ".join(map(str, value)) if isinstance(value, list) else str(value)
+            is_filled = isinstance(value, list) and value
+            said = " and ".join(map(str, value)) if is_filled else str(value)
             assert NAMED[name] == (said.lower() if isinstance(value, bool) else said)
 
 
