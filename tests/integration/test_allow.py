@@ -146,7 +146,7 @@ def test_those_who_are_named_and_the_relay_s_own_host_get_in(
 ) -> None:
     for number, source in enumerate((FRIEND, "127.0.0.1")):
         listener = Listener(context, as_from(source, guarded.outbound))
-        wait_for(lambda n=number: relay.output.count("connected,") > n, what="the listener")
+        wait_for(partial(lambda n: relay.output.count("connected,") > n, number), what="it")
         Sender(context, as_from(source, guarded.inbound)).send(*numbered(10 * number))
         assert listener.receive() == numbered(10 * number)
         submitter = Submitter(context, as_from(source, guarded.submit))
