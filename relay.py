@@ -24,10 +24,12 @@ import socket
 import sys
 import time
 from collections.abc import Iterable
+from functools import partial
 
 import zmq
-from fedmsg_relay import __version__, log, preflight, process, sockets, state, systemd
+from fedmsg_relay import __version__, log, networks, preflight, process, sockets, state, systemd
 from fedmsg_relay import config as global_config
+from fedmsg_relay.access import Access
 from fedmsg_relay.account import SUMMARY_PERIOD, Account
 from fedmsg_relay.errors import FedmsgRelayError
 from fedmsg_relay.inbound import Inbound
@@ -79,8 +81,11 @@ class Relay:
         self._outbound = Outbound(self._context, config)
         self._recorder = Recorder(config) if config["relay_journal"] is not None else None
         self._submit: Submit | None = None
-        self._web = Web(list(addresses.http), config["relay_journal"])
+        self._web = Web(list(addresses.http), config["relay_journal"], config["relay_allow"])
         self._loop = Loop(self._account.enter_internal_error)
+        allowed = networks.Allowed(networks.configured(config), addresses.hosts)
+        # Without networks libzmq asks nobody, and lets in peers of before ZMTP 3.0 as well.
+        self._access = None if allowed.is_everybody else Access(self._context, allowed, self._loop)
         self._loop.every(SURVEY_PERIOD, self._outbound.survey)
         self._loop.every(STATE_PERIOD, self._tell_state)
         self._loop.every(FREQUENCY, self._monitoring.publish)
@@ -146,6 +151,8 @@ class Relay:
     def close(self) -> None:
         """Close all; waits `zmq_linger` milliseconds for listeners to take what is queued."""
         self._monitoring.close()
+        if self._access is not None:
+            self._access.close()
         self._inbound.close()
         if self._recorder is not None:
             self._recorder.close()
@@ -229,6 +236,13 @@ class Relay:
         passed: dict[str, int],
     ) -> None:
         bound.setsockopt(zmq.BACKLOG, LISTEN_BACKLOG)
+        if self._access is not None:
+            side = name.partition(":")[0]
+            self._access.guard(bound, side)
+            if bound is self._outbound.socket:
+                self._outbound.listeners.on_accepted = partial(self._access.cut, side)
+            else:
+                self._access.watch(bound, side)
         for address in addresses:
             sockets.bind(bound, address, passed)
             logger.info("%s connect to %s", name, address)
@@ -250,7 +264,8 @@ class Relay:
 
     def _tell_state(self) -> None:
         parts = (self._account.counts, self._submit, self._recorder, self._outbound)
-        self._web.tell({"started": self._started, **state.collect(*parts)})
+        refused = self._access.refusals.state() if self._access is not None else {}
+        self._web.tell({"started": self._started, "refused": refused, **state.collect(*parts)})
 
 
 def serve(config: global_config.Config, addresses: preflight.RelayAddresses) -> None:

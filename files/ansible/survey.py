@@ -22,6 +22,9 @@ answers. All keys of the request are optional:
     units      name to paths     -> units: {name: {state, enabled, outdated}}: ActiveState or
                                     "missing", whether it starts at boot, and one of those Python
                                     and unit files that were written after it started
+    allow      {networks, hosts: {host: name or address}}
+                                 -> allow: {wrong: {network: why it is none}, outside: {host:
+                                    addresses}}, hosts that are in none of them, nor this machine
     spool      a directory       -> spool: {waiting, failed, oldest}: how many messages, and the
                                     seconds for which one has been waiting
     former     {files, unit, log}
@@ -93,6 +96,7 @@ def main() -> None:
             "units": {
                 name: unit(name, paths) for name, paths in request.get("units", {}).items()
             },
+            "allow": allowed(**request.get("allow", {"networks": [], "hosts": {}})),
             "spool": spooled(request["spool"]) if "spool" in request else {},
             "former": former(**request["former"], addresses=request.get("addresses", []))
             if "former" in request else {},
@@ -263,6 +267,24 @@ def is_local(address: str) -> bool:
         except OSError as error:
             return error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
     return True
+
+
+def allowed(networks: list[str], hosts: dict[str, str]) -> dict[str, Any]:
+    wrong, known = {}, []
+    for text in networks:
+        try:
+            known.append(ipaddress.ip_network(text))
+        except ValueError as error:
+            wrong[text] = str(error)
+    outside = {}
+    for host, name in hosts.items() if known else ():
+        # A host that cannot be looked up here may still connect, from wherever it is.
+        addresses = resolved(name)["addresses"]
+        plain = [ipaddress.ip_address(address.partition("%")[0]) for address in addresses]
+        inside = any(address in network for address in plain for network in known)
+        if addresses and not inside and not any(map(is_local, addresses)):
+            outside[host] = addresses
+    return {"wrong": wrong, "outside": outside}
 
 
 def listeners(addresses: list[str]) -> dict[str, list[dict[str, str]]]:

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Any, Callable
 
-from . import health, process, query
+from . import health, networks, process, query
 from .health import Feed
 from .journal import JournalError, JournalReader
 
@@ -280,6 +280,7 @@ def main(argv: list[str] | None = None) -> int:
         prog=NAME, description="Serve the backlog over HTTP. Started by fedmsg-relay."
     )
     parser.add_argument("--journal", metavar="PATH", help="the relay's journal")
+    parser.add_argument("--allow", action="append", metavar="NETWORK", help="default: everybody")
     parser.add_argument("fds", metavar="FD", type=int, nargs="+", help="a listening TCP socket")
     args = parser.parse_args(argv)
     process.set_name(NAME)
@@ -299,7 +300,9 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     feed = Feed()
     threading.Thread(target=_follow, args=(feed,), name="state", daemon=True).start()
-    httpd.serve(Backlog(feed, args.journal), listening)
+    bound = [each.getsockname()[0] for each in listening]
+    allowed = networks.Allowed([networks.parse(text) for text in args.allow or []], bound)
+    httpd.serve(Backlog(feed, args.journal), listening, allowed, feed.refusals)
     return 0
 
 

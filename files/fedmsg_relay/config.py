@@ -45,6 +45,7 @@ DEFAULTS: Config = {
     "relay_max_message_bytes": 16 * 1024 * 1024,
     "relay_log": None,
     "relay_submit": [],
+    "relay_allow": [],  # networks; everybody if there are none
     "relay_journal": None,
     "relay_journal_max_age": 7 * 24 * 3600,
     "relay_journal_max_bytes": 1 << 30,
@@ -97,7 +98,7 @@ _NUMBERS = {
     "publisher_spool_max_bytes": 0,
 }
 _FLOATS = ("post_init_sleep", "timeout", "relay_hold_max")
-_ADDRESS_LISTS = ("relay_inbound", "relay_submit", "relay_http")
+_ADDRESS_LISTS = ("relay_inbound", "relay_submit", "relay_http", "relay_allow")
 _PATHS = ("relay_log", "relay_journal", "publisher_spool")
 
 

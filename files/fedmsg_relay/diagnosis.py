@@ -42,9 +42,32 @@ def why_no_answer(text: str) -> str:
     if endpoint.is_wildcard:
         address = "127.0.0.1"
     try:
-        with socket.create_connection((address, endpoint.port), timeout=TRY_FOR):
+        with socket.create_connection((address, endpoint.port), timeout=TRY_FOR) as connection:
+            if _is_cut(connection):
+                return "it ends the connection: its relay_allow does not name this host"
             return "the port is open but no relay answers: it hangs, or this is another service"
     except socket.timeout:
         return "no reply from this address: host down, or a firewall"
     except OSError as error:
         return (error.strerror or str(error)).lower()
+
+
+def _is_cut(connection: socket.socket) -> bool:
+    """Whether the other end greets as ZeroMQ does, or not at all, and ends the connection.
+
+    A relay does that when it has seen whose it is; any other service waits for us to say something.
+    """
+    came = b""
+    end = time.monotonic() + TRY_FOR
+    try:
+        while time.monotonic() < end:
+            connection.settimeout(max(0.001, end - time.monotonic()))
+            received = connection.recv(64)
+            if not received:
+                return came[:1] in (b"", b"\xff")
+            came += received
+    except ConnectionError:
+        return came[:1] in (b"", b"\xff")
+    except OSError:  # it waits
+        pass
+    return False

@@ -13,6 +13,8 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
+from .networks import Refusals
+
 State = dict[str, Any]
 
 # Seconds without a line after which the relay is taken to hang, and those its journal may take to
@@ -38,6 +40,8 @@ class Feed:
     """
 
     state: State = field(default_factory=dict)
+    # Of HTTP, which the relay does not know of.
+    refusals: Refusals = field(default_factory=Refusals)
     _heard: float = field(default_factory=time.monotonic)
     # When lines came, and the counts that they had: of the last RECENT seconds, and one before.
     _history: deque[tuple[float, State]] = field(default_factory=deque)
@@ -147,6 +151,13 @@ def warnings(feed: Feed) -> list[str]:
             f"listener {slow.get('address')} was too slow and missed {about}{slow.get('missed')}"
             " messages"
         )
+    now = time.time()
+    for peer in refused(feed)["peers"]:
+        if now - peer.get("last", 0) < RECENT:
+            found.append(
+                f"{peer.get('address')} is not in relay_allow: {peer.get('connections')}"
+                " connections refused"
+            )
     recent = feed.recent()
     if recent.seconds >= RECENT_LEAST and recent.messages > FLOOD * recent.seconds:
         rate, seconds = recent.messages / recent.seconds, recent.seconds
@@ -165,7 +176,7 @@ def report(feed: Feed, backlog_error: str | None) -> dict[str, Any]:
         "problems": found,
         "warnings": warnings(feed),
         "state_age": round(feed.age, 3),
-        "relay": feed.state,
+        "relay": {**feed.state, "refused": refused(feed)} if feed.state else feed.state,
     }
 
 
@@ -175,9 +186,32 @@ def part(state: State, key: str) -> State:
     return found if isinstance(found, dict) else {}
 
 
+def refused(feed: Feed) -> State:
+    """Connections refused: `sides`, the number of each, and `peers`, whose they last were."""
+    theirs, ours = part(feed.state, "refused"), feed.refusals.state()
+    sides = {**part(theirs, "sides"), **part(ours, "sides")}
+    peers: dict[str, State] = {}
+    for peer in [*_objects(theirs, "peers"), *_objects(ours, "peers")]:
+        other = peers.setdefault(str(peer.get("address")), {"connections": 0, "last": 0.0})
+        peers[str(peer.get("address"))] = {
+            "address": str(peer.get("address")),
+            "connections": other["connections"] + _whole(peer.get("connections")),
+            "last": max(other["last"], _time(peer.get("last"))),
+        }
+    return {"sides": sides, "peers": list(peers.values())}
+
+
 def slow_listeners(state: State) -> list[State]:
-    found = state.get("slow_listeners")
-    return [slow for slow in found if isinstance(slow, dict)] if isinstance(found, list) else []
+    return _objects(state, "slow_listeners")
+
+
+def _objects(state: State, key: str) -> list[State]:
+    found = state.get(key)
+    return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
+
+
+def _time(moment: Any) -> float:
+    return moment if isinstance(moment, (int, float)) else 0.0
 
 
 def _counter(counts: State) -> Counter[str]:

@@ -12,13 +12,16 @@ import logging
 import resource
 import socket
 import struct
+import sys
 import time
 from contextlib import suppress
 from functools import partial
-from typing import Any, Callable
+from typing import Any, Callable, Optional
 
 from waitress.channel import HTTPChannel
 from waitress.server import TcpWSGIServer, create_server
+
+from .networks import Allowed, Refusals, plain
 
 THREADS = 16
 
@@ -44,8 +47,19 @@ UNREAD = 10.0
 LONGEST = 120.0
 
 
-def serve(application: Callable[..., Any], listening: list[socket.socket]) -> None:
-    """Answer on these bound sockets, for good. `application` is called as WSGI says."""
+Accepted = Optional[tuple[socket.socket, Any]]
+
+
+def serve(
+    application: Callable[..., Any],
+    listening: list[socket.socket],
+    allowed: Allowed,
+    refusals: Refusals,
+) -> None:
+    """Answer on these bound sockets, for good. `application` is called as WSGI says.
+
+    Connections of those who are not `allowed` are closed unread, and entered in `refusals`.
+    """
     # Of its own it tells of every request that waits for a thread. Errors are worth a line.
     logging.getLogger("waitress").setLevel(logging.ERROR)
     _allow_descriptors(4 * CONNECTIONS)
@@ -78,7 +92,25 @@ def serve(application: Callable[..., Any], listening: list[socket.socket]) -> No
             # What it calls every second, and when somebody has connected.
             each.maintenance = warden.make_round
             each.handle_accept = partial(warden.accept, each.handle_accept)
+            each.accept = partial(_accept_allowed, each.accept, allowed, refusals)
     server.run()
+
+
+def _accept_allowed(
+    accept: Callable[[], Accepted], allowed: Allowed, refusals: Refusals
+) -> Accepted:
+    """The next connection, or None if there is none, which waitress takes for one that has gone."""
+    accepted = accept()
+    if accepted is None:
+        return None
+    connection, peer = accepted
+    if peer[0] in allowed:
+        return accepted
+    connection.close()
+    line = refusals.enter("http", plain(peer[0]))
+    if line:
+        print(f"http: {line}", file=sys.stderr, flush=True)
+    return None
 
 
 class _Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types

@@ -11,6 +11,7 @@ from bisect import bisect_right
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Callable
 
 import zmq
 
@@ -88,7 +89,9 @@ class Listeners:
     def __init__(self, outbound: zmq.Socket[bytes], emitted: Emitted, queue_length: int) -> None:
         # Every subscription, and not just the first one to a topic.
         outbound.setsockopt(zmq.XPUB_VERBOSE, 1)
-        self.monitor = outbound.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        self.monitor = outbound.get_monitor_socket(zmq.EVENT_DISCONNECTED | zmq.EVENT_ACCEPTED)
+        # Called with the descriptor of every connection that is made: a socket has one monitor.
+        self.on_accepted: Callable[[int], object] = lambda fd: None
         self._outbound = outbound
         self._emitted = emitted
         self._queue_length = queue_length
@@ -175,8 +178,10 @@ class Listeners:
 
     def _departures(self) -> Iterator[tuple[Listener, bool]]:
         while self.monitor.poll(0):
-            fd = sockets.monitor_event(self.monitor)[1]
-            if fd in self._by_fd:
+            event, fd = sockets.monitor_event(self.monitor)
+            if event == zmq.EVENT_ACCEPTED:
+                self.on_accepted(fd)
+            elif fd in self._by_fd:
                 yield self._by_fd.pop(fd), False
 
     def close(self) -> None:

@@ -23,6 +23,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 MOST_LISTENERS = 100
 OTHERS = "others"
 
+SIDES = ("inbound", "submit", "outbound", "http")
 JOURNAL_STATES = ("ok", "failing", "opening", "none")
 
 
@@ -61,6 +62,7 @@ def _families(feed: Feed, journal: JournalFile | None, healthy: bool) -> Iterato
             help_text = "When the oldest message of the backlog was received"
             yield _gauge("journal_oldest_timestamp_seconds", help_text, journal.oldest)
     yield _gauge("listeners", "Listeners connected", _number(state.get("listeners")))
+    yield from _refused(health.refused(feed))
     help_text = "Messages held back since the start until listeners are back"
     yield _gauge("held_messages", help_text, _number(state.get("held")))
     help_text = "Messages that listeners missed because they were too slow, or at most so many"
@@ -138,6 +140,26 @@ def _slow_listeners(slow: list[dict[str, Any]]) -> Iterator[Metric]:
     yield missed
     yield since
     yield _gauge("slow_listeners", "Listeners that missed messages lately", len(slow))
+
+
+def _refused(refused: dict[str, Any]) -> Iterator[Metric]:
+    sides = CounterMetricFamily(
+        "fedmsg_relay_refused_connections",
+        "Connections of addresses that relay_allow does not name, by the port they were made to",
+        labels=("side",),
+    )
+    for side in SIDES:
+        sides.add_metric((side,), _number(health.part(refused, "sides").get(side)))
+    yield sides
+    # Of whom: the last ones, or else their number would have no bound.
+    peers = GaugeMetricFamily(
+        "fedmsg_relay_refused_peer_connections",
+        "Connections refused, of those addresses that were refused last",
+        labels=("address",),
+    )
+    for peer in refused["peers"]:
+        peers.add_metric((peer["address"],), peer["connections"])
+    yield peers
 
 
 def _gauge(name: str, help_text: str, value: float) -> Metric:

@@ -13,7 +13,7 @@ import sys
 from dataclasses import dataclass
 
 from . import config as global_config
-from . import endpoints, monitoring
+from . import endpoints, monitoring, networks
 from .config import Config
 from .endpoints import Endpoint
 from .errors import ConfigError, FedmsgRelayError, StartError
@@ -31,6 +31,11 @@ class RelayAddresses:
     @property
     def all(self) -> dict[str, Endpoint]:
         return {**self.inbound, **self.submit, **self.outbound, **self.http}
+
+    @property
+    def hosts(self) -> set[str]:
+        """The numeric addresses alone, or `*`."""
+        return {endpoints.split(address)[0] for address in self.all}
 
     def __str__(self) -> str:
         kinds = ("inbound", "submit", "outbound", "http")
@@ -53,6 +58,7 @@ def check_addresses(config: Config) -> tuple[list[str], list[str]]:
     for name, texts in config["endpoints"].items():
         for text in texts:
             endpoints.parse(text, f"endpoints[{name!r}]")
+    networks.configured(config)
     both = set(inbound) & set(outbound)
     if both:
         raise ConfigError(

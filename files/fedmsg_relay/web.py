@@ -39,8 +39,9 @@ logger = logging.getLogger(log.NAME)
 class Web:
     """The child of one relay. Without addresses there is none."""
 
-    def __init__(self, addresses: list[str], journal: str | None) -> None:
+    def __init__(self, addresses: list[str], journal: str | None, allow: list[str]) -> None:
         self._addresses = addresses
+        self._allow = allow
         self._journal = journal
         self._sockets: list[socket.socket] = []
         self._child: subprocess.Popen[bytes] | None = None
@@ -91,7 +92,8 @@ class Web:
     def _start(self) -> None:
         fds = [bound.fileno() for bound in self._sockets]
         journal = [] if self._journal is None else ["--journal", self._journal]
-        command = [sys.executable, "-m", MODULE, *journal, *map(str, fds)]
+        allow = [f"--allow={network}" for network in self._allow]
+        command = [sys.executable, "-m", MODULE, *journal, *allow, *map(str, fds)]
         paths = [str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
         self._unsent = b""
         self._started = self._heard = time.monotonic()

@@ -355,7 +355,10 @@ class TestMetrics:
         return found
 
     def test_everything_the_relay_counts(self) -> None:
-        found = self.samples(fed(state()), health.JournalFile(4096, 77.5))
+        peer = {"address": "10.0.0.9", "connections": 3, "last": NOW}
+        feed = fed(state(refused={"sides": {"inbound": 3}, "peers": [peer]}))
+        feed.refusals.enter("http", "10.0.0.9")
+        found = self.samples(feed, health.JournalFile(4096, 77.5))
         assert found.pop("fedmsg_relay_state_age_seconds{}") < 5
         assert found == {
             "fedmsg_relay_healthy{}": 1,
@@ -381,6 +384,11 @@ class TestMetrics:
             "fedmsg_relay_journal_file_bytes{}": 4096,
             "fedmsg_relay_journal_oldest_timestamp_seconds{}": 77.5,
             "fedmsg_relay_listeners{}": 2,
+            "fedmsg_relay_refused_connections_total{side=inbound}": 3,
+            "fedmsg_relay_refused_connections_total{side=submit}": 0,
+            "fedmsg_relay_refused_connections_total{side=outbound}": 0,
+            "fedmsg_relay_refused_connections_total{side=http}": 1,
+            "fedmsg_relay_refused_peer_connections{address=10.0.0.9}": 4,
             "fedmsg_relay_held_messages{}": 0,
             "fedmsg_relay_listener_missed_messages_total{}": 9,
             "fedmsg_relay_slow_listeners{}": 0,

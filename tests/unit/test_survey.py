@@ -14,6 +14,30 @@ from tests.conftest import ROOT
 SURVEY = runpy.run_path(str(ROOT / "files/ansible/survey.py"))
 
 
+class TestWhoMayConnect:
+    def allowed(self, networks: list[str], **hosts: str) -> dict[str, Any]:
+        found: dict[str, Any] = SURVEY["allowed"](networks, hosts)
+        return found
+
+    def test_hosts_in_no_network(self) -> None:
+        found = self.allowed(["192.0.2.0/24"], a="192.0.2.7", b="198.51.100.7", c="2001:db8::7")
+        assert found["outside"] == {"b": ["198.51.100.7"], "c": ["2001:db8::7"]}
+
+    def test_this_machine_is_never_outside(self) -> None:
+        assert self.allowed(["192.0.2.0/24"], a="127.0.0.1")["outside"] == {}
+
+    def test_a_host_that_cannot_be_looked_up_is_given_the_benefit(self) -> None:
+        assert self.allowed(["192.0.2.0/24"], a="no-such-host.invalid")["outside"] == {}
+
+    def test_nobody_is_outside_where_everybody_may(self) -> None:
+        assert self.allowed([], a="192.0.2.7") == {"wrong": {}, "outside": {}}
+
+    def test_what_is_no_network(self) -> None:
+        wrong = self.allowed(["10.0.0.1/8", "all", "10.0.0.0/8"])["wrong"]
+        assert list(wrong) == ["10.0.0.1/8", "all"]
+        assert "host bits set" in wrong["10.0.0.1/8"]
+
+
 class TestSpool:
     @pytest.fixture
     def spool(self, tmp_path: Path) -> Path:

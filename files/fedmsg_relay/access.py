@@ -1,0 +1,102 @@
+"""Who may connect: the relay's own enforcement of `relay_allow`, for where no firewall does it.
+
+libzmq asks about every connection before a message passes in either direction (ZAP, RFC 27): its
+thread sends the peer's address to a socket of ours, goes on with the others, and has the one wait
+for the answer. Where nobody answers, nobody gets in: that is ZAP_ENFORCE_DOMAIN. libzmq does not
+ask about peers before ZMTP 3.0, and turns all of them away while it is to ask.
+
+The answer to those who are not named is "300", not now. After "400" libzmq's clients never try
+again: a listener would stay deaf when its network is named at last, until somebody restarts it. But
+after either, the connection stays open until the peer or the handshake's 30 s end it. So it is cut
+here as well, as soon as libzmq says that it has accepted it; its peer then tries again at its
+`zmq_reconnect_ivl`, as if the relay was not there. That is where it is counted, too.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+
+import zmq
+
+from . import log, networks, progress, sockets
+from .loop import Loop
+
+ENDPOINT = "inproc://zeromq.zap.01"
+VERSION = b"1.0"
+ALLOWED = (b"200", b"OK")
+NOT_NOW = (b"300", b"relay_allow does not name this address")
+
+# pyzmq has the name or not, by the libzmq it was built with. The number is zmq.h's.
+_ENFORCE_DOMAIN = getattr(zmq, "ZAP_ENFORCE_DOMAIN", 93)
+
+# Questions answered in one turn of the loop: messages must have their turn, whoever knocks.
+AT_ONCE = 100
+
+logger = logging.getLogger(log.NAME)
+
+
+class Access:
+    """Decides about the connections of the sockets it guards. To be made before they are bound."""
+
+    def __init__(
+        self, context: zmq.Context[zmq.Socket[bytes]], allowed: networks.Allowed, loop: Loop
+    ) -> None:
+        self.refusals = networks.Refusals()
+        self._allowed = allowed
+        self._loop = loop
+        self._questions = context.socket(zmq.REP)
+        self._questions.bind(ENDPOINT)
+        loop.on_input(self._questions, self._answer)
+        self._watched: list[tuple[zmq.Socket[bytes], zmq.Socket[bytes]]] = []
+
+    def guard(self, guarded: zmq.Socket[bytes], side: str) -> None:
+        """Have libzmq ask about who connects to this socket, from its next bind on."""
+        guarded.setsockopt(zmq.ZAP_DOMAIN, side.encode())
+        guarded.setsockopt(_ENFORCE_DOMAIN, 1)
+
+    def watch(self, guarded: zmq.Socket[bytes], side: str) -> None:
+        """Cut and count those who are refused. Not for a socket that has a monitor: see `cut`."""
+        monitor = guarded.get_monitor_socket(zmq.EVENT_ACCEPTED)
+        self._watched.append((guarded, monitor))
+        self._loop.on_input(monitor, partial(self._accepted, monitor, side))
+
+    def cut(self, side: str, fd: int) -> None:
+        """Take in that a connection was accepted, with this descriptor; cut it if it may not be."""
+        address = progress.peer_address(fd)
+        if address is None:
+            return  # it has gone by itself
+        host = networks.plain(address.rpartition(":")[0].strip("[]"))
+        if host not in self._allowed and progress.cut(fd, address):
+            line = self.refusals.enter(side, host)
+            if line:
+                logger.warning("%s", line)
+
+    def _accepted(self, monitor: zmq.Socket[bytes], side: str) -> None:
+        for _ in range(AT_ONCE):
+            try:
+                _, fd = sockets.monitor_event(monitor, zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            self.cut(side, fd)
+
+    def _answer(self) -> None:
+        for _ in range(AT_ONCE):
+            try:
+                question = self._questions.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            self._questions.send_multipart(self._answer_to(question))
+
+    def _answer_to(self, question: list[bytes]) -> list[bytes]:
+        # [version, request id, domain, address, routing id, mechanism, ...]
+        host = question[3].decode("ascii", "replace")
+        status, text = ALLOWED if host in self._allowed else NOT_NOW
+        return [VERSION, question[1], status, text, b"", b""]
+
+    def close(self) -> None:
+        """From now on nobody gets in. Before the guarded sockets are closed."""
+        for guarded, monitor in self._watched:
+            guarded.disable_monitor()
+            monitor.close()
+        self._questions.close(linger=0)
