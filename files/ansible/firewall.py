@@ -22,6 +22,7 @@ names a chain would have the whole file refused once the chain is renamed. Inste
 nftables.service run this again whenever it has loaded its file, which flushes everything.
 """
 
+import contextlib
 import hashlib
 import ipaddress
 import json
@@ -375,6 +376,8 @@ def read(path: str) -> str:
 def write(path: str, content: str) -> None:
     if not content:
         os.unlink(path)
+        with contextlib.suppress(OSError):  # somebody else's are there as well
+            os.rmdir(os.path.dirname(path))
         return
     os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
     with open(f"{path}.new", "w", encoding="utf-8") as stream:

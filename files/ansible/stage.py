@@ -4,6 +4,7 @@ The roles run it with `python3 -c`. A JSON object on standard input:
 
     files       name to content: the config files of the role
     former      those names whose present file is somebody else's: it is going to be NAME.former.py
+    kept        path of what release.py has kept: check its config files instead, by its programs
     relay       whether this host runs a relay, which asks for more
     validate    False where the programs are not installed yet (the first run in check mode)
 
@@ -15,6 +16,7 @@ Exit code 0: the names of those new files that differ from what is in place, one
 Exit code 1: the config is refused, and standard error says why.
 """
 
+import contextlib
 import glob
 import json
 import os
@@ -23,8 +25,11 @@ import stat
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator, Mapping
+from typing import Optional
 
 DIRECTORY = "/etc/fedmsg.d"
+LIBRARY = "/usr/local/lib/fedmsg-relay"
 LATER = "/etc/fedmsg-config.py"  # is loaded after the directory
 STAGED_LATER = "~fedmsg-config.py"  # sorts last
 USER = "fedmsg"
@@ -34,20 +39,50 @@ def main() -> int:
     os.umask(0o077)
     request = json.load(sys.stdin)
     if request["validate"]:
-        with tempfile.TemporaryDirectory(prefix="fedmsg-staged-") as staging:
-            os.chmod(staging, 0o755)
-            stage(staging, request["files"], request["former"])
-            error = refusal(staging, request["relay"])
+        with temporary() as staging, temporary() as programs:
+            if "kept" in request:
+                files = unpack(request["kept"], programs)
+                stage(staging, files, [])
+                error = refusal(staging, request["relay"], programs)
+            else:
+                stage(staging, request["files"], request["former"])
+                error = refusal(staging, request["relay"], LIBRARY)
         if error:
             print(error, file=sys.stderr)
             return 1
-    for name, content in request["files"].items():
+    for name, content in request.get("files", {}).items():
         if differs(os.path.join(DIRECTORY, name), content):
             print(name)
     return 0
 
 
-def stage(staging: str, files: dict[str, str], former: list[str]) -> None:
+@contextlib.contextmanager
+def temporary() -> Iterator[str]:
+    with tempfile.TemporaryDirectory(prefix="fedmsg-staged-") as directory:
+        os.chmod(directory, 0o755)
+        yield directory
+
+
+def unpack(kept: str, programs: str) -> dict[str, Optional[str]]:
+    """Write the package that is kept below `programs`. Returns the config files that are kept, by
+    name: None for one that there was not."""
+    with open(kept, encoding="ascii") as stream:
+        files = json.load(stream)["files"]
+    os.mkdir(f"{programs}/fedmsg_relay")
+    os.chmod(f"{programs}/fedmsg_relay", 0o755)
+    config = {}
+    for path, file in files.items():
+        directory, name = os.path.split(path)
+        if directory == DIRECTORY:
+            config[name] = file and file["content"]
+        elif directory == f"{LIBRARY}/fedmsg_relay" and file:
+            with open(f"{programs}/fedmsg_relay/{name}", "wb") as module:
+                module.write(file["content"].encode())
+                os.fchmod(module.fileno(), 0o644)
+    return config
+
+
+def stage(staging: str, files: Mapping[str, Optional[str]], former: list[str]) -> None:
     for path in glob.glob(f"{DIRECTORY}/*.py"):
         if os.path.isfile(path):
             name = os.path.basename(path)
@@ -58,6 +93,8 @@ def stage(staging: str, files: dict[str, str], former: list[str]) -> None:
         path = os.path.join(staging, name)
         if os.path.exists(path):
             os.unlink(path)
+        if content is None:
+            continue
         with open(path, "wb") as stream:
             stream.write(content.encode())
             os.fchmod(stream.fileno(), 0o644)
@@ -76,7 +113,7 @@ def copy(source: str, target: str) -> None:
     os.chown(target, found.st_uid, found.st_gid)
 
 
-def refusal(staging: str, relay: bool) -> str:
+def refusal(staging: str, relay: bool, programs: str) -> str:
     """Why the staged config cannot be used, or an empty string."""
     command = [sys.executable, "-m", "fedmsg_relay.preflight", "--config-filename", staging]
     checked = subprocess.run(
@@ -91,7 +128,7 @@ def refusal(staging: str, relay: bool) -> str:
         env={
             "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
             "LANG": "C.UTF-8",
-            "PYTHONPATH": "/usr/local/lib/fedmsg-relay",
+            "PYTHONPATH": programs,
             "PYTHONDONTWRITEBYTECODE": "1",
         },
     )

@@ -39,7 +39,8 @@ answers. All keys of the request are optional:
 
 and always: system ({family, id, version}, as os-release(5) has them; the family as Ansible's facts
 do), user (whether the user fedmsg exists), config_directory (whether /etc/fedmsg.d does),
-epel_missing (EL only: no repository offers python3-pyzmq).
+deploying (whether a deploy has not come to its end, see release.py), epel_missing (EL only: no
+repository offers python3-pyzmq).
 """
 
 import datetime
@@ -102,6 +103,7 @@ def main() -> None:
             if "former" in request else {},
             "user": user_exists(USER),
             "config_directory": os.path.isdir("/etc/fedmsg.d"),
+            "deploying": os.path.exists("/usr/local/lib/fedmsg-relay.previous/open"),
             "epel_missing": system["family"] == "RedHat" and not to_be_had("python3-pyzmq"),
         },
         sys.stdout,

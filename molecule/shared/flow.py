@@ -57,6 +57,8 @@ class Report:
 
     sent: dict[str, int] = field(default_factory=dict)
     lost: int = 0
+    # Those of them, by kind.
+    lost_of: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
     doubled: int = 0
     missed: int = 0
     # Some of those, and what their senders said.
@@ -120,6 +122,8 @@ class Flow:
             report.doubled += sum(times - 1 for times in heard.values())
             unheard = sent.keys() - heard
             report.lost += len(unheard - journaled)
+            for kind, _ in unheard - journaled:
+                report.lost_of[kind] += 1
             report.missed += len(unheard & journaled)
             report.examples += [f"{kind} {n}: {sent[kind, n]}" for kind, n in sorted(unheard)[:5]]
         return report

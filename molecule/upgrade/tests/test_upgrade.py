@@ -1,0 +1,154 @@
+"""From one release to the next and back, in this order, while numbered messages flow."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import bus
+import flow
+import listener
+import pytest
+from testinfra.host import Host
+
+pytestmark = pytest.mark.timeout(600)
+
+JOURNAL = flow.JOURNAL
+KEPT = "/usr/local/lib/fedmsg-relay.previous"
+BEFORE = "published by the older release"
+# Restarts of the relay here: each may cost upstream's publishers what they send within a quarter of
+# a second, docs/delivery.adoc. That is one message at most of those that flow here.
+RESTARTS = 3
+
+# As fedmsg_relay.journal has it, and SQLite's own from the file.
+SCHEMA = f"import sqlite3; print(*sqlite3.connect('{JOURNAL}').execute('PRAGMA user_version'))"
+
+
+@pytest.fixture(scope="module")
+def numbered(older: Path, relay: Host, app01: Host) -> Iterator[flow.Flow]:
+    app01.check_output(f"fedmsg-logger --message '{BEFORE}'")
+    with (
+        listener.listening(app01, "org.fedoraproject.dev") as heard,
+        flow.flowing(app01, [flow.Heard(heard.host, heard.path)]) as running,
+    ):
+        yield running
+
+
+def schema(relay: Host) -> str:
+    """That of the journal's file."""
+    return relay.check_output(f'python3 -c "{SCHEMA}"').strip("(,)")
+
+
+def programs(host: Host) -> dict[str, str]:
+    """Checksum of every program, unit and file of the config, and of nothing else."""
+    listed = host.check_output(
+        "find /usr/local /etc/fedmsg.d /etc/systemd/system /etc/logrotate.d/fedmsg-relay"
+        " -name fedmsg-relay.previous -prune -o -type f -not -name '*.pyc' -exec sha256sum {} +"
+    )
+    lines = (line.split(None, 1) for line in listed.splitlines())
+    return {path: checksum for checksum, path in lines}
+
+
+def reaches_back(relay: Host) -> bool:
+    """Whether the backlog has what was published before the first upgrade."""
+    url = "http://127.0.0.1:4002/raw?rows_per_page=100&order=asc"
+    return BEFORE in relay.check_output(f"curl --silent --fail '{url}'")
+
+
+def run(name: str, *arguments: str) -> set[tuple[str, str]]:
+    """Ask a playbook what it would change, and run it: all that it changes, and no more."""
+    predicted = bus.playbook(name, "--check", "--diff", *arguments)
+    assert predicted.returncode == 0, predicted.stdout
+    real = bus.playbook(name, *arguments)
+    assert real.returncode == 0, real.stdout
+    assert bus.changed_tasks(predicted.stdout) == bus.changed_tasks(real.stdout)
+    return bus.changed_tasks(real.stdout)
+
+
+@pytest.fixture(scope="module")
+def found() -> dict[str, dict[str, dict[str, str]]]:
+    """By release, the programs of each host as they were deployed."""
+    return {}
+
+
+def test_older_release_writes_its_journal(numbered: flow.Flow, relay: Host) -> None:
+    assert schema(relay) == "1"
+    bus.wait_for(lambda: reaches_back(relay), "the first message in the backlog")
+
+
+def test_upgrade(numbered: flow.Flow, relay: Host, app01: Host, found: dict) -> None:
+    found["older"] = {host.backend.host: programs(host) for host in (relay, app01)}
+    starts = bus.starts(relay)
+    changed = run("deploy")
+    assert ("fedmsg_base : keep | Ensure the release that is replaced is kept", "app01") in changed
+    assert bus.starts(relay) == starts + 1
+    assert schema(relay) == "2"
+    assert reaches_back(relay)
+    found["newer"] = {host.backend.host: programs(host) for host in (relay, app01)}
+    assert found["newer"] != found["older"]
+
+
+def test_second_deploy_leaves_what_is_kept(numbered: flow.Flow, relay: Host) -> None:
+    kept = f"sha256sum {KEPT}/*; ls -A {KEPT}"
+    before = relay.check_output(kept)
+    assert bus.changed_tasks(bus.deploy()) == set()
+    assert relay.check_output(kept) == before
+
+
+def test_rollback(numbered: flow.Flow, relay: Host, app01: Host, found: dict) -> None:
+    starts = bus.starts(relay)
+    run("rollback")
+    assert bus.starts(relay) == starts + 1
+    assert {host.backend.host: programs(host) for host in (relay, app01)} == found["older"]
+    # The older one would have moved a newer journal aside, and begun anew.
+    assert schema(relay) == "1"
+    assert reaches_back(relay)
+    assert relay.check_output("ls /var/lib/fedmsg-relay").split() == sorted(
+        ["journal.db", "journal.db-shm", "journal.db-wal"]
+    )
+    bus.probe(app01)
+
+
+def test_rollback_of_a_rollback(numbered: flow.Flow, relay: Host, app01: Host, found: dict) -> None:
+    run("rollback")
+    assert {host.backend.host: programs(host) for host in (relay, app01)} == found["newer"]
+    assert schema(relay) == "2"
+    assert reaches_back(relay)
+    assert bus.changed_tasks(bus.deploy()) == set()
+
+
+def test_nothing_was_lost(numbered: flow.Flow, relay: Host) -> None:
+    numbered.stop()
+    report = numbered.report([relay])
+    print(f"upgrade, rollback and upgrade under load: {report}")
+    assert min(report.sent.values()) > 20, report
+    assert (report.lost_of["acked"], report.doubled) == (0, 0), report
+    assert report.lost_of["legacy"] <= RESTARTS, report
+
+
+def test_config_that_does_not_load_is_not_put_back(numbered: flow.Flow, app01: Host) -> None:
+    """A file of somebody else that the older programs, or any, cannot read beside their own."""
+    foreign = "/etc/fedmsg.d/zz-hand-made.py"
+    before = programs(app01)
+    app01.check_output(f"echo 'config = dict(' > {foreign}")
+    try:
+        done = bus.playbook("rollback")
+    finally:
+        app01.check_output(f"rm {foreign}")
+    assert done.returncode != 0
+    assert f"{foreign}:1" in done.stdout, done.stdout
+    assert bus.changed_tasks(done.stdout) == set()
+    assert programs(app01) == before
+
+
+def test_what_the_last_deploy_did_not_change_stays(relay: Host, app01: Host) -> None:
+    """One host alone gets another config: only that one goes back."""
+    before = programs(app01)
+    bus.deploy("--limit", "app01", "--extra-vars", json.dumps({"fedmsg_base_zmq_linger": 1500}))
+    assert programs(app01) != before
+    generation = bus.generation(relay)
+    changed = run("rollback")
+    assert {host for _, host in changed} == {"app01"}
+    assert programs(app01) == before
+    assert bus.generation(relay) == generation
