@@ -1,4 +1,4 @@
-"""The outbound side: emit to every listener, hold where that is due, and part with those that stall.
+"""The outbound side: emit to every listener, hold where need be, and part with those that stall.
 
 libzmq queues for each listener. Left to itself it either throws away in silence what does not fit
 a queue, or refuses every message while one queue is full. Here it refuses (XPUB_NODROP); then the
