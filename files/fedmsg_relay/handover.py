@@ -3,9 +3,9 @@
 A handed-over file is a journal by its schema, with the rows as the other relay has them, and in its
 `meta` the `host` whose they are. A relay looks for such files in the directory `handed-over` beside
 its journal. It takes them in a few rows at a time, behind what passes meanwhile, as if it received
-them now: each gets the next seq, and no earlier time than what is there already, so whoever asks for
-all since some moment misses none of them. What it has, by its msg_id, it leaves out; so a file may
-come twice, and one that was half taken in is begun anew.
+them now: each gets the next seq, and no earlier time than what is there already, so whoever asks
+for all since some moment misses none of them. What it has, by its msg_id, it leaves out; so a file
+may come twice, and one that was half taken in is begun anew.
 """
 
 from __future__ import annotations
