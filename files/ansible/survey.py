@@ -21,7 +21,8 @@ answers. All keys of the request are optional:
                                     seconds for which one has been waiting
 
 and always: user (whether the user fedmsg exists), config_directory (whether /etc/fedmsg.d does),
-epel_missing (EL only: no repository offers python3-pyzmq).
+epel_missing (EL only: no repository offers python3-pyzmq), move (what playbooks/move.yml has left
+here: {from, to, step}, or nothing).
 """
 
 import datetime
@@ -47,6 +48,11 @@ LOCAL_PACKAGES = next(
 WILDCARDS = ("0.0.0.0", "::")
 LOADED = (".py", ".service", ".socket", ".path", ".timer")
 
+# What playbooks/move.yml leaves on a host: how far it is, and which start of the relay it spared
+# (see move.py), for what it has written until then does not concern that relay.
+MOVE = "/etc/fedmsg-move.json"
+SPARED = "/run/fedmsg-relay.spared"
+
 
 def main() -> None:
     request = json.load(sys.stdin)
@@ -69,6 +75,7 @@ def main() -> None:
             "spool": spooled(request["spool"]) if "spool" in request else {},
             "user": user_exists("fedmsg"),
             "config_directory": os.path.isdir("/etc/fedmsg.d"),
+            "move": json.loads(content(MOVE) or "{}"),
             "epel_missing": "python3-pyzmq" in missing and not offered("python3-pyzmq"),
         },
         sys.stdout,
@@ -231,11 +238,23 @@ def unit(name: str, paths: list[str]) -> dict[str, Any]:
     if found.get("LoadState") != "loaded":
         return {"state": "missing", "enabled": False, "outdated": ""}
     active = found["ActiveState"] == "active"
+    read = seconds(found[since]) if active else 0.0
+    if content(SPARED) == f"{name} {found[since]}\n":
+        read = max(read, written(SPARED))
     return {
         "state": found["ActiveState"],
         "enabled": found["UnitFileState"] == "enabled",
-        "outdated": newer(seconds(found[since]), paths) if active else "",
+        "outdated": newer(read, paths) if active else "",
     }
+
+
+def content(path: str) -> str:
+    """Of a small file; nothing if there is none."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    except OSError:
+        return ""
 
 
 def seconds(timestamp: str) -> float:
