@@ -138,7 +138,7 @@ class HandedOver:
 
     def _set_aside(self, error: JournalError) -> None:
         assert self._file is not None
-        logger.error("handed over: %s cannot be used (%s), renamed to .broken", self._file, error)
+        logger.error("handed over: %s cannot be used, renamed to .broken: %s", self._file, error)
         with suppress(OSError):
             os.rename(self._file, f"{self._file}.broken")
         self._close()
