@@ -54,6 +54,7 @@ def listen(addresses: list[str], seconds: int) -> Answer:
     if pid:
         return {"pid": pid}
     os.setsid()
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # whatever the parent has made of it
     signal.alarm(seconds)
     null = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):

@@ -1,7 +1,7 @@
 """The relay moves from app01 to busgateway01, and nobody notices: each test is a part of the way.
 
-Numbered messages flow from the first to the last. Every interruption is one of those that an operator
-meets: a firewall, a listener that nobody thought of, a publisher that stays connected.
+Numbered messages flow from the first to the last. Every interruption is one of those that an
+operator meets: a firewall, a listener that nobody thought of, a publisher that stays connected.
 """
 
 from __future__ import annotations
@@ -88,7 +88,9 @@ def test_a_host_that_cannot_reach_the_new_one_is_named_and_nothing_changes(
     hosts: dict[str, Host], started: tuple[str, ...]
 ) -> None:
     before = configs(hosts)
-    closed = "table inet closed { chain out { type filter hook output priority 0; tcp dport %d %s; } }"
+    closed = (
+        "table inet closed { chain out { type filter hook output priority 0; tcp dport %d %s; } }"
+    )
     hosts["pkgs01"].check_output("nft %s", closed % (OUTBOUND, "reject with tcp reset"))
     try:
         status, said = move()
@@ -174,7 +176,9 @@ def test_it_goes_on_to_the_end_where_it_was(
     assert bus.generation(hosts["app01"]) == started
     relay = bus.generation(hosts["busgateway01"])
     said = moved()
-    assert "In the inventory put busgateway01 in the place of app01 in the group fedmsg_relay" in said
+    assert (
+        "In the inventory put busgateway01 in the place of app01 in the group fedmsg_relay" in said
+    )
     assert [step_of(host) for host in hosts.values()] == ["moved"] * 3
     assert hosts["app01"].run(f"systemctl is-active {bus.UNIT} {bus.SOCKETS}").stdout.split() == [
         "inactive", "inactive",
@@ -205,7 +209,9 @@ def test_no_message_was_lost_or_doubled_and_the_backlog_has_them_all(
         "    found += [str(message['msg'].get('log')) for message in answer['raw_messages']]\n"
         "print(json.dumps([text for text in found if text.startswith(sys.argv[1])]))\n"
     )
-    found = json.loads(hosts["busgateway01"].check_output("python3 -c %s %s", program, flowing.name))
+    found = json.loads(
+        hosts["busgateway01"].check_output("python3 -c %s %s", program, flowing.name)
+    )
     assert sorted(found) == sorted(f"{flowing.name}-{kind}-{n}." for kind, n in flowing.sent())
 
 
@@ -232,10 +238,10 @@ def corrected() -> Path:
     """The inventory with the new relay in the place of the old one."""
     path = Path(bus.INVENTORY)
     inventory = yaml.safe_load(path.read_text())
-    children = inventory["all"]["children"]
-    new = children["fedmsg_bus"]["hosts"]["busgateway01"]
-    children["fedmsg_relay"]["hosts"] = {"busgateway01": new}
-    # Beside it, for its host_vars and group_vars; of another suffix, or both would be read.
+    hosts = inventory["fedmsg_relay"]["hosts"]
+    hosts["busgateway01"] = inventory["fedmsg_bus"]["hosts"]["busgateway01"]
+    del hosts["app01"]
+    # In a directory of its own, with the variables of the one that it is made from.
     made = path.parent.parent / "corrected"
     made.mkdir(exist_ok=True)
     (made / "hosts.yml").write_text(yaml.safe_dump(inventory))
