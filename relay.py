@@ -132,6 +132,7 @@ class Relay:
         while not self._stopping:
             self._loop.turn(FREQUENCY)
         systemd.notify("STOPPING=1", "STATUS=draining")
+        self._outbound.release()
         self._drain()
         self._summarise()
 
@@ -139,12 +140,17 @@ class Relay:
         """Make `run()` return. Called from the loop, on SIGTERM."""
         self._stopping = True
 
-    def stop_on_input(self, wakeup: socket.socket) -> None:
-        """Stop once a byte arrives on `wakeup`: the number of a signal."""
+    def obey(self, wakeup: socket.socket) -> None:
+        """Do what the signals say whose numbers, a byte each, arrive on `wakeup`."""
 
         def signalled() -> None:
-            wakeup.recv(64)
-            self.stop()
+            for number in wakeup.recv(64):
+                if number == signal.SIGUSR1:
+                    self._outbound.hold()
+                elif number == signal.SIGUSR2:
+                    self._outbound.release()
+                else:
+                    self.stop()
 
         self._loop.on_input(wakeup, signalled)
 
@@ -269,7 +275,10 @@ class Relay:
 
 
 def serve(config: global_config.Config, addresses: preflight.RelayAddresses) -> None:
-    """Run the daemon until SIGTERM or SIGINT. Raises StartError."""
+    """Run the daemon until SIGTERM or SIGINT. Raises StartError.
+
+    SIGUSR1 begins a hold, while which listeners can be restarted and miss nothing; SIGUSR2 ends it.
+    """
     logger.info(
         "%s %s, Python %s, pyzmq %s, libzmq %s", NAME, __version__, platform.python_version(),
         zmq.pyzmq_version(), zmq.zmq_version(),
@@ -277,8 +286,9 @@ def serve(config: global_config.Config, addresses: preflight.RelayAddresses) -> 
     for warning in preflight.warnings(addresses):
         logger.warning("%s", warning)
     relay = Relay(config, addresses)
-    with process.wakeup_on(signal.SIGTERM, signal.SIGINT) as wakeup:
-        relay.stop_on_input(wakeup)
+    signals = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+    with process.wakeup_on(*signals) as wakeup:
+        relay.obey(wakeup)
         relay.open()
         relay.run()
         relay.close()

@@ -40,7 +40,8 @@ answers. All keys of the request are optional:
 and always: system ({family, id, version}, as os-release(5) has them; the family as Ansible's facts
 do), user (whether the user fedmsg exists), config_directory (whether /etc/fedmsg.d does),
 deploying (whether a deploy has not come to its end, see release.py), epel_missing (EL only: no
-repository offers python3-pyzmq).
+repository offers python3-pyzmq), move (what playbooks/move.yml has left here: {from, to, step}, or
+nothing).
 """
 
 import datetime
@@ -73,6 +74,11 @@ USER = "fedmsg"
 # What a file of these roles has, as no file of fedmsg's or of an admin has.
 OUR_MARKS = (b"# By the roles fedmsg_base and fedmsg_relay", b"from fedmsg_relay")
 
+# What playbooks/move.yml leaves on a host: how far it is, and which start of the relay it spared
+# (see move.py), for what it has written until then does not concern that relay.
+MOVE = "/etc/fedmsg-move.json"
+SPARED = "/run/fedmsg-relay.spared"
+
 
 def main() -> None:
     request = json.load(sys.stdin)
@@ -104,6 +110,7 @@ def main() -> None:
             "user": user_exists(USER),
             "config_directory": os.path.isdir("/etc/fedmsg.d"),
             "deploying": os.path.exists("/usr/local/lib/fedmsg-relay.previous/open"),
+            "move": json.loads(text_of(MOVE) or "{}"),
             "epel_missing": system["family"] == "RedHat" and not to_be_had("python3-pyzmq"),
         },
         sys.stdout,
@@ -385,11 +392,23 @@ def unit(name: str, paths: list[str]) -> dict[str, Any]:
     if found.get("LoadState") != "loaded":
         return {"state": "missing", "enabled": False, "outdated": ""}
     active = found["ActiveState"] == "active"
+    read = seconds(found[since]) if active else 0.0
+    if text_of(SPARED) == f"{name} {found[since]}\n":
+        read = max(read, written(SPARED))
     return {
         "state": found["ActiveState"],
         "enabled": found["UnitFileState"] == "enabled",
-        "outdated": newer(seconds(found[since]), paths) if active else "",
+        "outdated": newer(read, paths) if active else "",
     }
+
+
+def text_of(path: str) -> str:
+    """Of a small file; nothing if there is none."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    except OSError:
+        return ""
 
 
 def seconds(timestamp: str) -> float:

@@ -441,6 +441,22 @@ class JournalReader:
         )
         return Stored(*found[0]) if found else None
 
+    def after(self, seq: int, most: int, most_bytes: int) -> list[Stored]:
+        """The messages that follow `seq`: so many and so many bytes at most, or else one."""
+        sizes = self._rows(
+            "SELECT seq, length(body) FROM message WHERE seq > ? ORDER BY seq LIMIT ?", seq, most
+        )
+        totals = accumulate(size for _, size in sizes)
+        fitting = [at for (at, _), total in zip(sizes, totals) if total <= most_bytes]
+        last = fitting[-1] if fitting else sizes[0][0] if sizes else seq
+        query = "SELECT seq, received, topic, msg_id, body FROM message WHERE seq > ? AND seq <= ?"
+        return [Stored(*row) for row in self._rows(f"{query} ORDER BY seq", seq, last)]
+
+    def recall(self, key: str) -> str | None:
+        """What was last remembered under `key`."""
+        found = self._rows("SELECT value FROM meta WHERE key = ?", key)
+        return str(found[0][0]) if found else None
+
     def find(self, msg_ids: Sequence[str]) -> dict[str, int]:
         """The first seq of each of `msg_ids` that is known, see Journal."""
         self._check()

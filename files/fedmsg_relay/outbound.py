@@ -1,4 +1,4 @@
-"""The outbound side: emit to every listener, hold at the start, and part with those that stall.
+"""The outbound side: emit to every listener, hold where need be, and part with those that stall.
 
 libzmq queues for each listener. Left to itself it either throws away in silence what does not fit
 a queue, or refuses every message while one queue is full. Here it refuses (XPUB_NODROP); then the
@@ -9,6 +9,7 @@ is cut. It connects again by itself, with an empty queue, and what it has missed
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
@@ -42,6 +43,7 @@ SURVEY_BYTES = 4 << 20
 # Seconds for the attempt to connect, beside the longest pause between two of them.
 HOLD_MARGIN = 0.3
 HOLD_LEAST = 2.0
+# Also of one that is asked for while it runs (SIGUSR1): a release that never comes costs no more.
 HOLD_LONGEST = 30.0
 
 # Listeners that were cut off, for the metrics.
@@ -80,7 +82,7 @@ class _Absent:
 
 
 class Outbound:
-    """The XPUB socket and those who listen there. `open()` binds, `release()` ends the hold."""
+    """The XPUB socket and those who listen there. It holds from the start on, until `release()`."""
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], config: Config) -> None:
         self._config = config
@@ -98,6 +100,8 @@ class Outbound:
         self._surveyed_bytes = 0
         self._held: deque[Message] | None = deque()
         self._held_bytes = 0
+        # Until when to hold at most, if that was asked for while it ran.
+        self._hold_ends = math.inf
         self._absence = sockets.longest_absence(config) + HOLD_MARGIN
         self._started = time.monotonic()
         self._expected: Counter[str] | None = None
@@ -216,6 +220,11 @@ class Outbound:
 
     def survey(self) -> None:
         """Look how far each listener is; part with one for which too many bytes wait."""
+        if time.monotonic() >= self._hold_ends:
+            logger.warning(
+                "hold: given up after %.0f s, %d messages were held", HOLD_LONGEST, self.held
+            )
+            self.release()
         for absent in self._absent:
             self._reckon(absent)
         self._surveyed_bytes = self.emitted.bytes
@@ -245,12 +254,23 @@ class Outbound:
         """Those who stall and those who were cut off, for health and metrics."""
         return [asdict(found) for found in [*self._stalled.values(), *self.cut_off]]
 
-    # The hold at the start.
+    # The hold: at the start, and while listeners are restarted.
+
+    @property
+    def holds(self) -> bool:
+        return self._held is not None
 
     @property
     def held(self) -> int:
         """Messages that are held."""
         return len(self._held or ())
+
+    def hold(self) -> None:
+        """Keep what comes in, for HOLD_LONGEST at most. One that is under way is not prolonged."""
+        if self._held is None:
+            self._held, self._held_bytes = deque(), 0
+            self._hold_ends = time.monotonic() + HOLD_LONGEST
+            logger.info("hold: begun, for %.0f s at most", HOLD_LONGEST)
 
     def expect(self, hosts: dict[str, int] | None) -> None:
         """The connections by host to wait for: those the relay had before it was restarted."""
@@ -274,7 +294,9 @@ class Outbound:
 
     def release(self) -> None:
         """Emit what was held, and hold nothing from now on."""
-        held, self._held = self._held or deque(), None
+        if self._hold_ends != math.inf:
+            logger.info("hold: ended, %d messages were held", self.held)
+        held, self._held, self._hold_ends = self._held or deque(), None, math.inf
         while held:
             self._send([held.popleft() for _ in range(min(len(held), RELEASED_AT_ONCE))])
 

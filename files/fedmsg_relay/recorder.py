@@ -20,6 +20,7 @@ from typing import Any, Union
 
 from . import log
 from .config import Config
+from .handover import HandedOver
 from .journal import Journal, JournalError, JournalReader, Row
 
 # Bytes of rows that may wait for the disk. At 10,000 small messages a second this is some seconds.
@@ -115,6 +116,7 @@ class Recorder:
         self._path = config["relay_journal"]
         self._max_age = config["relay_journal_max_age"]
         self._max_bytes = config["relay_journal_max_bytes"]
+        self._handed_over = HandedOver(self._path, self._max_age)
         self.state = State()
         # Written by the thread of the sockets alone,
         self._added_rows = self._added_bytes = 0
@@ -240,6 +242,8 @@ class Recorder:
                 elif self.state.state == "failing":
                     journal.check_writable()
                 self._recovered(journal)
+                if self._handed_over.take_some(journal):
+                    self._more.set()  # what follows does not wait for the next message
                 if self._end.is_set() and not self._batches:
                     journal.close()
                     return

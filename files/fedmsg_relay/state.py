@@ -32,6 +32,8 @@ def collect(
         "journal": journal,
         "log": trouble._asdict() if trouble is not None else {},
         "listeners": len(outbound.listeners),
+        "listener_addresses": sorted(listener.address for listener in outbound.listeners),
+        "holds": outbound.holds,
         "held": outbound.held,
         "missed": outbound.missed,
         "slow_listeners": outbound.slow(),
