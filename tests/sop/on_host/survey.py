@@ -20,7 +20,7 @@ TREES = ("/etc", "/home", "/opt", "/root", "/srv", "/tmp", "/usr/local", "/var",
 # Files below these are looked at by name, owner and mode alone, for the bus writes them.
 WRITTEN = ("/var/lib/fedmsg-relay", "/var/log", "/var/spool/fedmsg")
 LEFT_OUT = re.compile(
-    r"/(home/[^/]+|root)/(\.ansible|\.ssh|\.cache|\.lesshst|\.bash_history)(/|$)"
+    r"/(home/[^/]+|root)/(\.ansible|\.ssh|\.cache|\.lesshst|\.bash_history)(/|$).*"
     r"|/run/systemd/(?!system(/|$)|transient(/|$)).*"
     r"|/run/systemd/transient/(session-|sop-traffic).*"
     r"|/tmp/(systemd-private-|ansible).*|/var/tmp/(systemd-private-|sop-traffic).*"
