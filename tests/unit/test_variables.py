@@ -14,7 +14,7 @@ import yaml
 from tests.conftest import ROOT
 
 INCLUDE = ROOT / "docs/include/variables.adoc"
-NAMED = dict(re.findall(r"^:([\w-]+): (.*)$", INCLUDE.read_text(), re.M))
+NAMED = dict(re.findall(r"^:([\w-]+): ?(.*)$", INCLUDE.read_text(), re.M))
 
 
 def check(root: Path) -> subprocess.CompletedProcess[str]:
