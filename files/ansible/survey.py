@@ -292,7 +292,7 @@ def allowed(networks: list[str], hosts: dict[str, str]) -> dict[str, Any]:
         plain = [ipaddress.ip_address(address.partition("%")[0]) for address in addresses]
         inside = any(address in network for address in plain for network in known)
         if addresses and not inside and not any(map(is_local, addresses)):
-            outside[host] = addresses
+            outside[host] = ", ".join(addresses)
     return {"wrong": wrong, "outside": outside}
 
 

@@ -1,4 +1,4 @@
-"""What the roles decide about a firewall and SELinux, with commands that answer as theirs do.
+"""What the roles decide about a host's firewall and SELinux, with commands in place of theirs.
 
 molecule/firewall runs the same program against real firewalls. SELinux it cannot run.
 """

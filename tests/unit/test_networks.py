@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from fedmsg_relay import networks
+from fedmsg_relay import endpoints, networks
 from fedmsg_relay.config import complete
 from fedmsg_relay.errors import ConfigError
 from fedmsg_relay.networks import LINES, NAMED, Allowed, Refusals, parse
@@ -71,7 +71,7 @@ def test_the_relay_s_own_host_always_may() -> None:
 def test_bound_to_all_addresses_its_own_host_is_all_addresses_of_this_machine(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(networks.endpoints, "is_local", lambda address: address == "192.0.2.9")
+    monkeypatch.setattr(endpoints, "is_local", lambda address: address == "192.0.2.9")
     assert "192.0.2.9" in allowed("10.5.0.0/16", bound=("*",))
     assert "192.0.2.8" not in allowed("10.5.0.0/16", bound=("*",))
     assert "192.0.2.9" not in allowed("10.5.0.0/16")

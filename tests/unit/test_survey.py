@@ -21,7 +21,7 @@ class TestWhoMayConnect:
 
     def test_hosts_in_no_network(self) -> None:
         found = self.allowed(["192.0.2.0/24"], a="192.0.2.7", b="198.51.100.7", c="2001:db8::7")
-        assert found["outside"] == {"b": ["198.51.100.7"], "c": ["2001:db8::7"]}
+        assert found["outside"] == {"b": "198.51.100.7", "c": "2001:db8::7"}
 
     def test_this_machine_is_never_outside(self) -> None:
         assert self.allowed(["192.0.2.0/24"], a="127.0.0.1")["outside"] == {}
