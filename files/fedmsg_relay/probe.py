@@ -231,7 +231,10 @@ def _label(name: str, number: int, of: Sequence[object]) -> str:
 
 
 def _on_host(texts: list[str], host: str) -> list[str]:
-    """The config's ports, on another host: for one that the config does not name (yet)."""
+    """What the config has for that host; for one that it does not name (yet) all of its ports."""
+    named = [text for text in texts if endpoints.parse(text, "--host").host == host]
+    if named:
+        return named
     bracketed = f"[{host}]" if ":" in host else host
     ports = dict.fromkeys(endpoints.parse(text, "endpoint").port for text in texts)
     return [f"tcp://{bracketed}:{port}" for port in ports]

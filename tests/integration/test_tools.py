@@ -633,6 +633,18 @@ class TestProbe:
         assert result.returncode == 0
         assert bus.inbound in result.stdout
 
+    def test_a_host_that_the_config_names_on_its_own_ports(self, bus: Bus) -> None:
+        bus.relay()
+        other, another = "tcp://192.0.2.9:4711", "tcp://192.0.2.9:4712"
+        bus.configure(
+            "z",
+            relay_inbound=[other, bus.inbound],
+            endpoints={"relay_outbound": [another, bus.outbound]},
+        )
+        result = bus.tool("probe", "--host", "127.0.0.1", "--timeout", "5")
+        assert result.returncode == 0, result.stdout
+        assert "471" not in result.stdout.partition("|")[0]
+
     @pytest.mark.parametrize(
         "options",
         [
