@@ -72,7 +72,23 @@ WILDCARDS = ("0.0.0.0", "::")
 LOADED = (".py", ".service", ".socket", ".path", ".timer")
 USER = "fedmsg"
 # What a file of these roles has, as no file of fedmsg's or of an admin has.
-OUR_MARKS = (b"# By the roles fedmsg_base and fedmsg_relay", b"from fedmsg_relay")
+OUR_MARKS = (
+    b"# By the roles fedmsg_base and fedmsg_relay",
+    b"from fedmsg_relay",
+    # Of releases before that line: what each of their files has.
+    b"or into fedmsg_base_extra_config.",
+    b"# Passive services: each binds its addresses, listeners connect to them.",
+    b"# What every fedmsg program of this host logs. On standard output, as fedmsg always had it",
+    b"# Every relay of the bus. A relay binds those addresses that are its host's.",
+    b"# The relay sees that its log was renamed before it writes the next line",
+    b"Description=fedmsg relay from ephemeral scripts to the bus",
+    b"# systemd holds the relay's ports, so that what connects while the relay is restarted",
+    b"Description=Watch the spool of fedmsg messages",
+    b"Description=Deliver spooled fedmsg messages",
+    b"Description=Try again to deliver spooled fedmsg messages",
+    b'u fedmsg - "fedmsg bus" / -',
+    b"d /etc/fedmsg.d 0755 root root -",
+)
 
 # What playbooks/move.yml leaves on a host: how far it is, and which start of the relay it spared
 # (see move.py), for what it has written until then does not concern that relay.

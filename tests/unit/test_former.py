@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import runpy
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -129,6 +130,17 @@ def test_what_is_ours_says_so(template: Path) -> None:
     """Or else the next deploy would take it for somebody else's."""
     if template.name != "fedmsg-example.service.j2":
         assert SURVEY["OUR_MARKS"][0] + b"\n" in template.read_bytes()
+
+
+def test_files_of_releases_before_they_said_so_are_ours(tmp_path: Path) -> None:
+    with tarfile.open(ROOT / "molecule/upgrade/files/older-release.tar.gz") as release:
+        release.extractall(tmp_path, filter="data")
+    files = [*tmp_path.glob("templates/fedmsg.d/*.py.j2"), *tmp_path.glob("templates/fedmsg-*.j2"),
+             *tmp_path.glob("files/bin/*")]  # fmt: skip
+    assert len(files) == 16
+    taken = [path.name for path in files if not SURVEY["is_ours"](str(path))]
+    # Of examples, which no deploy looks at.
+    assert taken == ["fedmsg-example.service.j2"]
 
 
 def test_commands_are_ours_and_upstreams_are_not(tmp_path: Path) -> None:
