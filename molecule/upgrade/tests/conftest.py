@@ -31,6 +31,12 @@ def untouched(relay: Host, app01: Host) -> traces.Snapshots:
     if relay.file("/etc/fedmsg.d").exists:  # of a run before, on the same hosts
         done = bus.playbook("remove", "--extra-vars", json.dumps({"discard_spool": True}))
         assert done.returncode == 0, done.stdout
+    # A firewall, for a deploy to put rules into.
+    relay.check_output(
+        "systemctl is-active --quiet nftables.service || {"
+        " apt-get update && apt-get install --yes --no-install-recommends nftables"
+        " && systemctl enable --now nftables.service; }"
+    )
     return traces.take([relay, app01])
 
 
