@@ -75,7 +75,8 @@ USER = "fedmsg"
 OUR_MARKS = (
     b"# By the roles fedmsg_base and fedmsg_relay",
     b"from fedmsg_relay",
-    # Of releases before that line: what each of their files has.
+    # Of releases before that line: what each of their files has. The socket unit is as it was, for
+    # another one would close the relay's ports once.
     b"or into fedmsg_base_extra_config.",
     b"# Passive services: each binds its addresses, listeners connect to them.",
     b"# What every fedmsg program of this host logs. On standard output, as fedmsg always had it",
