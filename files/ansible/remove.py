@@ -6,6 +6,8 @@ The roles run it with `python3 -c`; a JSON object on standard input:
     trees        directories that are ours with all that is in them
     patterns     of files that our programs have written
     directories  that are ours, deepest first: each goes if nothing of others is left in it
+    shared       that the system may not have had before: each goes with our last file in it, if
+                 that leaves it empty
     user         of the service, and its group; "" if it shall stay
     spool        directory of what waits for a relay
     discard      whether what is in the spool may be lost
@@ -95,6 +97,12 @@ def main() -> int:
         away.add(path)
         if not only_look:
             os.rmdir(path)
+    for path in request["shared"]:
+        emptied = {os.path.join(path, name) for name in names_in(path, hidden=True)} <= away
+        if emptied and any(os.path.dirname(file) == path for file in files):
+            gone.append(path)
+            if not only_look:
+                os.rmdir(path)
     if request["user"]:
         gone += account(request["user"], only_look)
     if units and not only_look:
@@ -146,9 +154,9 @@ def account(name: str, only_look: bool) -> list[str]:
     return there
 
 
-def names_in(directory: str) -> list[str]:
+def names_in(directory: str, hidden: bool = False) -> list[str]:
     found = os.listdir(directory) if os.path.isdir(directory) else []
-    return [name for name in found if not name.startswith(".")]
+    return [name for name in found if hidden or not name.startswith(".")]
 
 
 def is_directory(path: str) -> bool:

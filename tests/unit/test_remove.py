@@ -20,20 +20,25 @@ class Machine:
     def __init__(self, root: Path) -> None:
         self.config, self.library = root / "fedmsg.d", root / "fedmsg-relay"
         self.spool, self.log = root / "spool", root / "log"
-        for directory in (self.config, self.library / "package", self.spool / "failed", self.log):
+        self.users = root / "sysusers.d"
+        for directory in (self.config, self.library / "package", self.spool / "failed", self.log,
+                          self.users):  # fmt: skip
             directory.mkdir(parents=True)
         self.spool.chmod(0o3733)
         (self.spool / "failed/.lock").touch()
-        for file in (self.config / "base.py", self.library / "package/x.py", self.log / "log.1.gz"):
+        for file in (self.config / "base.py", self.library / "package/x.py", self.log / "log.1.gz",
+                     self.users / "x.conf"):  # fmt: skip
             file.touch()
 
     def remove(self, *, discard: bool = False, only_look: bool = False) -> tuple[int, str, str]:
         request = {
-            "files": [str(self.config / "base.py"), str(self.config / "never-was.py")],
+            "files": [str(self.config / "base.py"), str(self.config / "never-was.py"),
+                      str(self.users / "x.conf")],
             "trees": [str(self.library)],
             "patterns": [f"{self.log}/log*", f"{self.spool}/*", f"{self.spool}/.[!.]*"],
             "directories": [str(self.spool / "failed"), str(self.spool), str(self.log),
                             str(self.config)],
+            "shared": [str(self.users)],
             "user": "",
             "spool": str(self.spool),
             "discard": discard,
@@ -65,6 +70,19 @@ def test_what_others_have_put_there_stays(machine: Machine, tmp_path: Path) -> N
     assert machine.remove() == predicted
     assert predicted[2] == f"{machine.config} stays: there is {foreign}\n"
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [foreign]
+
+
+def test_shared_directory_stays_with_what_others_have_there(machine: Machine) -> None:
+    foreign = machine.users / ".others"
+    foreign.touch()
+    status, gone, said = machine.remove()
+    assert (status, said) == (0, "")
+    assert str(machine.users) not in gone.splitlines()
+    assert list(machine.users.iterdir()) == [foreign]
+    foreign.unlink()
+    # Empty, and not by us.
+    assert machine.remove() == (0, "", "")
+    assert machine.users.exists()
 
 
 @pytest.mark.parametrize("name", ["0001", "failed/0001"])

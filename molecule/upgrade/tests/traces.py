@@ -19,7 +19,7 @@ LEFT_OUT = re.compile(
     # the system's own: its packages, its logs, who has logged in
     r"/var/(cache|lib/(dpkg|apt|systemd|private|ucf)|log/(journal|apt|wtmp|lastlog|btmp))(/.*)?"
     r"|/var/log/(dpkg|alternatives)\.log"
-    r"|/run/(?!fedmsg|systemd/system).*|/(etc|var)/\.updated|/(tmp|var/tmp)/.*"
+    r"|/run/(?!fedmsg|systemd/system/).*|/(etc|var)/\.updated|/(tmp|var/tmp)/.*"
     # beside the files of accounts, what they were; they themselves are compared
     r"|/etc/(passwd|shadow|group|gshadow|subuid|subgid)-|/etc/\.pwd\.lock|/etc/ld\.so\.cache"
     # the operator's
