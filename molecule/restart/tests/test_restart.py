@@ -71,8 +71,7 @@ def test_first_that_does_not_come_back_ends_the_run(
         report = numbered.report([relay01, relay02])
     print(f"the first of two relays did not come back: {report}")
     assert done.returncode != 0
-    failures = re.findall(r"^.*(?:FAILED!|\[ERROR\]|fatal:).*$", done.stdout, re.M)
-    assert not any("relay02" in line for line in failures), done.stdout
+    assert "fatal: [relay02]" not in done.stdout, done.stdout
     for words in (
         "fedmsg-relay on relay01 could not be restarted",
         "cannot bind tcp://127.0.0.1:4999: the port is held by",
