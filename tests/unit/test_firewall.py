@@ -90,6 +90,21 @@ class TestWhichFirewall:
         host.command("systemctl")
         assert host.run(check=True)["firewall"] == "firewalld"
 
+    def test_firewalld_that_does_not_run_is_none(self, host: Host) -> None:
+        host.command("firewall-cmd", "exit 252")
+        assert host.run()["firewall"] == "none"
+
+    def test_firewalld_that_cannot_be_asked_is_a_failure(
+        self, host: Host, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        host.command("firewall-cmd", "echo ALAS >&2; exit 1")
+        with pytest.raises(AssertionError):  # which is for exit status 0
+            host.run()
+        assert "firewall-cmd --state: ALAS" in capsys.readouterr().err
+
+    def test_what_lands_on_the_host_is_no_module_that_hides_firewallds(self) -> None:
+        assert not Path(FIREWALL["PROGRAM"]).stem.isidentifier()
+
 
 class TestNftables:
     script = staticmethod(FIREWALL["nftables_script"])
