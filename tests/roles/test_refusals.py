@@ -205,7 +205,7 @@ def test_right_input_is_not_refused(table: dict[str, Run]) -> None:
     assert len(CASES) >= 25
     failed = [line for line in table[RIGHT].lines if line["failed"]]
     assert {line["task"].partition(" : ")[2] for line in failed} == {
-        "preflight | Ensure the host's system is known"
+        "preflight | Survey the host"
     }
     assert "Connection refused" in table[RIGHT].failures
     assert "fedmsg_topology" in fedmsg_variables_of_playbooks()
