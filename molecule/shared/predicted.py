@@ -41,8 +41,8 @@ print(json.dumps({path: there(path) for path in json.load(sys.stdin)}))
 SHOWN = "install | Show what is not as it is going to be"
 DIRECTORIES = "install | Ensure the user and its directories exist"
 ENTRY = re.compile(r"^(/\S+): (?:(\d+) bytes, (\d{4}) root:root|a link to (\S+)), was (.*)$")
-# What is not of these roles and is replaced is backed up by a task that says so. The release that is
-# replaced is kept by another, with a mark that lasts as long as the deploy.
+# What is not of these roles and is replaced is backed up by a task that says so. The release that
+# is replaced is kept by another, with a mark that lasts as long as the deploy.
 BACK_UP = "install | Ensure what is going to be replaced is backed up"
 BACKUPS = "/var/backups/fedmsg-relay"
 KEEP = "keep | Ensure the release that is replaced is kept"
