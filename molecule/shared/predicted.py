@@ -41,6 +41,14 @@ print(json.dumps({path: there(path) for path in json.load(sys.stdin)}))
 SHOWN = "install | Show what is not as it is going to be"
 DIRECTORIES = "install | Ensure the user and its directories exist"
 ENTRY = re.compile(r"^(/\S+): (?:(\d+) bytes, (\d{4}) root:root|a link to (\S+)), was (.*)$")
+# What is not of these roles and is replaced is backed up by a task that says so. The release that
+# is replaced is kept by another, with a mark that lasts as long as the deploy.
+BACK_UP = "install | Ensure what is going to be replaced is backed up"
+BACKUPS = "/var/backups/fedmsg-relay"
+KEEP = "keep | Ensure the release that is replaced is kept"
+PREVIOUS = "/usr/local/lib/fedmsg-relay.previous"
+KEPT = {PREVIOUS, f"{PREVIOUS}/release.json"}
+MARK = f"{PREVIOUS}/open"
 # Beside what a deploy writes there is what runs by it, and what systemd notes of enabled units.
 BY_ITSELF = re.compile(
     r"/var/log/fedmsg/.+|/var/lib/fedmsg-relay/.+|/var/spool/fedmsg/.+\d.*|.*\.wants/.*"
@@ -153,11 +161,16 @@ def compare(
         if file.after is not None:
             assert ((was or ""), is_now) == (file.before, file.after), where
     shown = {*said.files, *_directories(said)}
+    keeping = {change.host for change in said.changes if change.task == KEEP}
+    backing_up = {change.host for change in said.changes if change.task == BACK_UP}
     for host, changed in _changed(before, after).items():
         ours = {path for path in changed if "fedmsg" in path and not BY_ITSELF.fullmatch(path)}
         hidden = {path for path in ours if (host, path) not in shown}
         # The directories that hold new files are made for them.
         hidden -= {str(parent) for _, path in shown for parent in Path(path).parents}
+        hidden -= {MARK, *(KEPT if host in keeping else ())}
+        if host in backing_up:
+            hidden = {path for path in hidden if not path.startswith(BACKUPS)}
         assert not hidden, f"{host}: changed and not shown: {sorted(hidden)}"
     return done
 

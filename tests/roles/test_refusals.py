@@ -1,9 +1,9 @@
 """A deploy with a wrong input is refused before anything changes, and says what to do.
 
 The cases of refusals.yml need no host: theirs are at a port where nobody answers, and the play ends
-before it asks them. One run checks all, each in a play of its own with the tasks of a deploy's
-first play; molecule/default has such inputs in whole deploys. The other tests ask this machine, in
-check mode.
+before it asks them. Others ask this machine. One run checks all, each in a play of its own with the
+tasks of a deploy's first play, which changes nothing; one more is a whole deploy, as there are more
+in molecule/default.
 """
 
 from __future__ import annotations
@@ -31,11 +31,47 @@ CASES = {
     for case in yaml.safe_load((Path(__file__).parent / "refusals.yml").read_text())
 }
 NOWHERE = {"ansible_host": "127.0.0.1", "ansible_port": 1, "ansible_become": False}
-HERE = {"ansible_connection": "local", "ansible_become": False}
-GROUPS = {"fedmsg_bus": ["relay", "app01"], "fedmsg_relay": ["relay"]}
+HERE = {
+    "ansible_connection": "local",
+    "ansible_become": False,
+    "ansible_python_interpreter": shutil.which("python3"),
+}
+# What can be refused only when a host has been asked: this machine, by each of their names.
+CASES_HERE: dict[str, dict[str, Any]] = {
+    "address that cannot be resolved": {
+        "bus": {"fedmsg_base_address": "relay.invalid"},
+        "says": ["cannot resolve relay.invalid", "Add it to DNS or", "set fedmsg_base_address"],
+    },
+    "address of another machine": {
+        "bus": {"fedmsg_base_address": "192.0.2.7"},
+        "says": ["192.0.2.7", "no address of this host", "Set fedmsg_base_address of relay"],
+    },
+    "loopback address of a relay with other hosts": {
+        "bus": {"fedmsg_base_address": "127.0.0.1"},
+        "app01": {},
+        "says": ["which no other host can reach", "or set fedmsg_base_address of relay"],
+    },
+    "log in no directory": {
+        "bus": {"fedmsg_base_relay_log": "/nowhere/relay.log"},
+        "says": ["fedmsg_base_relay_log is /nowhere/relay.log", "in a directory that is there"],
+    },
+    "journal that is a directory": {
+        "bus": {"fedmsg_base_relay_journal": "/usr/local"},
+        "says": ["fedmsg_base_relay_journal is /usr/local", "it must be a file"],
+    },
+    "spool that is a file": {
+        "bus": {"fedmsg_base_publisher_spool": "/etc/passwd"},
+        "says": ["fedmsg_base_publisher_spool is /etc/passwd", "choose another path"],
+    },
+    "signatures without certificates": {
+        "bus": {"fedmsg_base_validate_signatures": True, "fedmsg_base_ssldir": "/nowhere"},
+        "says": ["fedmsg_base_validate_signatures is true", "/nowhere/ca.crt", "fedmsg_base_ssldir"],
+    },
+}
 DEPLOY = ROOT / "playbooks/deploy.yml"
 # What a case adds to the names of its groups and hosts, so that the cases do not see each other.
 OF_CASE = re.compile(r"_case(\d+)")
+FURTHER_HOST = re.compile(r"(relay|app)\d\d")
 RIGHT = "right input"
 
 
@@ -124,7 +160,8 @@ def fedmsg_variables_of_playbooks() -> set[str]:
 def table(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
     """By the case's name, that part of the one run that is its own."""
     directory = tmp_path_factory.mktemp("refusals")
-    cases = [*CASES.values(), right_input()]
+    here = [{**case, "name": name, "here": True} for name, case in CASES_HERE.items()]
+    cases = [*CASES.values(), right_input(), *here]
     inventory: dict[str, Any] = {}
     plays = []
     for number, case in enumerate(cases):
@@ -144,19 +181,20 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
 
 
 def inventory_of(case: Mapping[str, Any], of_case: str) -> dict[str, Any]:
-    named = [host for host in ("relay02", "app01") if host in (*case, case.get("limit"))]
-    relays = ["relay", *(host for host in named if host == "relay02")]
+    named = sorted({*filter(FURTHER_HOST.fullmatch, (*case, case.get("limit", "")))})
+    relays = ["relay", *(host for host in named if host.startswith("relay"))]
     groups = case.get("groups", {"fedmsg_bus": ["relay", *named], "fedmsg_relay": relays})
     bus = {
-        **NOWHERE,
+        **(HERE if "here" in case else NOWHERE),
         "fedmsg_base_bus_group": f"fedmsg_bus{of_case}",
         "fedmsg_base_relay_group": f"fedmsg_relay{of_case}",
         **case.get("bus", {}),
     }
-    variables = dict.fromkeys(GROUPS, bus)
+    variables = dict.fromkeys(("fedmsg_bus", "fedmsg_relay"), bus)
     # Their names without the case's number.
-    for host in ("relay", "relay02", "app01"):
-        address = {} if "fedmsg_base_address" in bus else {"fedmsg_base_address": host}
+    for host in ("relay", "app01", *named):
+        name = "localhost" if "here" in case else host
+        address = {} if "fedmsg_base_address" in bus else {"fedmsg_base_address": name}
         variables[host] = {**address, **case.get(host, {})}
     return {
         f"{group}{of_case}": {
@@ -179,6 +217,7 @@ def play_of(case: Mapping[str, Any], of_case: str, groups: list[str]) -> dict[st
         "name": case["name"],
         "hosts": f"{case['limit']}{of_case}" if "limit" in case else ":".join(hosts),
         "gather_facts": False,
+        "vars": case.get("play", {}),
         "tasks": [{"block": checks, "rescue": [{"ansible.builtin.meta": "noop"}]}],
     }
 
@@ -205,82 +244,24 @@ def test_right_input_is_not_refused(table: dict[str, Run]) -> None:
     assert len(CASES) >= 25
     failed = [line for line in table[RIGHT].lines if line["failed"]]
     assert {line["task"].partition(" : ")[2] for line in failed} == {
-        "preflight | Ensure the host's system is known"
+        "preflight | Survey the host"
     }
     assert "Connection refused" in table[RIGHT].failures
     assert "fedmsg_topology" in fedmsg_variables_of_playbooks()
 
 
-@pytest.mark.parametrize("name", ["fedmsg_base_address", "fedmsg_base_relay_submit_port"])
-def test_variable_that_only_one_host_sees_is_refused(name: str, tmp_path: Path) -> None:
-    """Set in a play, where the inventory's other hosts do not see it."""
-    playbook = tmp_path / "site.yml"
-    play = {
-        "hosts": "fedmsg_bus",
-        "gather_facts": False,
-        "vars": {name: "9942"},
-        "roles": [{"role": "fedmsg_base"}],
-    }
-    playbook.write_text(yaml.safe_dump([play]))
-    found = run(tmp_path, groups_of(GROUPS, {"fedmsg_bus": NOWHERE}), playbook)
-    assert found.returncode != 0
-    assert name in found.failures
-    assert "in the inventory, or with -e" in found.failures
+@pytest.mark.parametrize("name", CASES_HERE)
+def test_what_one_host_refuses(name: str, table: dict[str, Run]) -> None:
+    assert_refused(table[name], CASES_HERE[name]["says"])
 
 
-def ask_this_machine(tmp_path: Path, variables: Mapping[str, Any], *hosts: str) -> Run:
-    """A whole deploy in check mode, of which the first host runs the relay."""
-    here = {**HERE, "ansible_python_interpreter": shutil.which("python3"), **variables}
-    groups = {"fedmsg_bus": list(hosts), "fedmsg_relay": [hosts[0]]}
-    found = run(tmp_path, groups_of(groups, {"fedmsg_bus": here}), DEPLOY, "--check")
-    assert found.returncode != 0, found.output
-    assert "Deploy the relays" not in found.output
-    return found
-
-
-@pytest.mark.parametrize(
-    ("variables", "says"),
-    [
-        (
-            {"fedmsg_base_address": "relay.invalid"},
-            ["cannot resolve relay.invalid", "Add it to DNS or", "set fedmsg_base_address"],
-        ),
-        (
-            {"fedmsg_base_address": "192.0.2.7"},
-            ["192.0.2.7", "no address of this host", "Set fedmsg_base_address of relay"],
-        ),
-        (
-            {"fedmsg_base_relay_log": "/nowhere/relay.log"},
-            ["fedmsg_base_relay_log is /nowhere/relay.log", "in a directory that is there"],
-        ),
-        (
-            {"fedmsg_base_relay_journal": "/usr/local"},
-            ["fedmsg_base_relay_journal is /usr/local", "it must be a file"],
-        ),
-        (
-            {"fedmsg_base_publisher_spool": "/etc/passwd"},
-            ["fedmsg_base_publisher_spool is /etc/passwd", "choose another path"],
-        ),
-        (
-            {"fedmsg_base_validate_signatures": True, "fedmsg_base_ssldir": "/nowhere"},
-            ["fedmsg_base_validate_signatures is true", "/nowhere/ca.crt", "fedmsg_base_ssldir"],
-        ),
-    ],
-    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
-)
-def test_what_one_host_refuses(variables: dict[str, Any], says: list[str], tmp_path: Path) -> None:
-    here = {"fedmsg_base_address": "localhost", **variables}
-    assert_refused(ask_this_machine(tmp_path, here, "relay"), says)
-
-
-def test_loopback_address_of_a_relay_with_other_hosts_is_refused(tmp_path: Path) -> None:
-    found = ask_this_machine(tmp_path, {"fedmsg_base_address": "127.0.0.1"}, "relay", "app01")
-    assert_refused(found, ["which no other host can reach", "or set fedmsg_base_address of relay"])
-
-
-def test_port_that_another_process_holds_is_refused(tmp_path: Path) -> None:
+def test_port_that_another_process_holds_ends_a_deploy(tmp_path: Path) -> None:
+    """A whole deploy, in check mode: it ends with its first play."""
     with socket.create_server(("0.0.0.0", port := free_port())):
         variables = {"fedmsg_base_address": "localhost", "fedmsg_base_relay_submit_port": port}
-        found = ask_this_machine(tmp_path, variables, "relay")
-    says = [f"port {port} is held by", "fedmsg_base_relay_submit_port"]
-    assert_refused(found, says)
+        groups = {"fedmsg_bus": ["relay"], "fedmsg_relay": ["relay"]}
+        inventory = groups_of(groups, {"fedmsg_bus": {**HERE, **variables}})
+        found = run(tmp_path, inventory, DEPLOY, "--check")
+    assert found.returncode != 0, found.output
+    assert "Deploy the relays" not in found.output
+    assert_refused(found, [f"port {port} is held by", "fedmsg_base_relay_submit_port"])
