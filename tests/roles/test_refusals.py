@@ -65,7 +65,11 @@ CASES_HERE: dict[str, dict[str, Any]] = {
     },
     "signatures without certificates": {
         "bus": {"fedmsg_base_validate_signatures": True, "fedmsg_base_ssldir": "/nowhere"},
-        "says": ["fedmsg_base_validate_signatures is true", "/nowhere/ca.crt", "fedmsg_base_ssldir"],
+        "says": [
+            "fedmsg_base_validate_signatures is true",
+            "/nowhere/ca.crt",
+            "fedmsg_base_ssldir",
+        ],
     },
 }
 DEPLOY = ROOT / "playbooks/deploy.yml"
@@ -243,9 +247,7 @@ def test_right_input_is_not_refused(table: dict[str, Run]) -> None:
     """Or else anything that fails could be in the table. It ends where it asks the first host."""
     assert len(CASES) >= 25
     failed = [line for line in table[RIGHT].lines if line["failed"]]
-    assert {line["task"].partition(" : ")[2] for line in failed} == {
-        "preflight | Survey the host"
-    }
+    assert {line["task"].partition(" : ")[2] for line in failed} == {"preflight | Survey the host"}
     assert "Connection refused" in table[RIGHT].failures
     assert "fedmsg_topology" in fedmsg_variables_of_playbooks()
 
