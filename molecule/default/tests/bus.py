@@ -33,6 +33,8 @@ def playbook(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a playbook as an operator does. A failure is the caller's to look at."""
     environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
     environment.pop("ANSIBLE_LOG_PATH", None)
+    # Molecule may want colours, and changed_tasks() finds no word in them.
+    environment.pop("ANSIBLE_FORCE_COLOR", None)
     command = ["ansible-playbook", "--inventory", INVENTORY, f"playbooks/{name}.yml", *arguments]
     return subprocess.run(command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT, check=False)  # fmt: skip
