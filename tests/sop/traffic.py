@@ -35,7 +35,11 @@ SETTLED = 3
 
 
 class MessagesLost(AssertionError):
-    """More messages are lost than the page says."""
+    """More messages are lost than the page says; `is_acknowledged`: of those that are safe."""
+
+    def __init__(self, what: str, *, is_acknowledged: bool = False) -> None:
+        super().__init__(what)
+        self.is_acknowledged = is_acknowledged
 
 
 @dataclass
@@ -101,7 +105,8 @@ class Traffic:
             if cost.lost[kind] > allowed[kind]:
                 raise MessagesLost(
                     f"{cost.lost[kind]} of {cost.sent[kind]} messages lost ({kind}), and the page"
-                    f" says at most {allowed[kind]:.0f}: {examples}"
+                    f" says at most {allowed[kind]:.0f}: {examples}",
+                    is_acknowledged=kind == "acked",
                 )
         if cost.missed > incident.missed:
             raise MessagesLost(
