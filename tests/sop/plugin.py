@@ -6,14 +6,16 @@ ready, `make sop ARGS=docs/incidents/ID.adoc` runs one incident alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
 from . import proven, trial
 from .document import FAULTS, PAGE, Document, DocumentError, Incident, Section, read
+
+_Made = TypeVar("_Made")
 
 # Seconds. An incident that hangs is a failure of its own, and its fault is healed.
 LIMIT = 1500
@@ -21,6 +23,7 @@ DOCUMENT = pytest.StashKey[Document]()
 OUTCOMES = pytest.StashKey[dict[str, trial.Outcome]]()
 NOTICED = pytest.StashKey[list[str]]()
 UNNOTICED = pytest.StashKey[list[str]]()
+FIRST_TRIES = pytest.StashKey[list[str]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -36,6 +39,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="write what passes into docs/include/last-proven.adoc",
     )
+    group.addoption(
+        "--sop-again",
+        action="store_true",
+        help="try what fails once more, for a machine that others use, too; the summary says so."
+        " Not what has lost messages that were acknowledged",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -43,6 +52,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[OUTCOMES] = {}
     config.stash[NOTICED] = []
     config.stash[UNNOTICED] = []
+    config.stash[FIRST_TRIES] = []
     if config.option.sop_prove and (changed := proven.uncommitted()):
         raise pytest.UsageError(f"what is proven has to be a commit; not committed: {changed}")
 
@@ -108,6 +118,19 @@ class _Test(pytest.Item):
             self.add_report_section("call", "what the relay said last", made.last_words)
             raise
 
+    def _again(self, run: Callable[[], _Made]) -> _Made:
+        """What `run` gives; where it fails, what it gives the second time, if that is wanted."""
+        try:
+            return run()
+        except AssertionError as wrong:
+            if not self.config.option.sop_again or getattr(wrong, "is_loss", False):
+                raise
+            first = str(wrong).partition("\n")[0]
+            print(f"once more, for the first try failed: {first}", flush=True)
+        made = run()
+        self.config.stash[FIRST_TRIES].append(f"{self.name}: {first}")
+        return made
+
     def reportinfo(self) -> tuple[Path, None, str]:
         return self.path, None, self.name
 
@@ -118,7 +141,7 @@ class SectionTest(_Test):
         self._section = section
 
     def runtest(self) -> None:
-        trial.check(self._section)
+        self._again(lambda: trial.check(self._section))
 
 
 class IncidentTest(_Test):
@@ -128,7 +151,7 @@ class IncidentTest(_Test):
 
     def runtest(self) -> None:
         observe = self.config.option.sop_mutate
-        outcome = self._try(trial.Trial(self._incident, observe=observe))
+        outcome = self._again(lambda: self._try(trial.Trial(self._incident, observe=observe)))
         self.config.stash[OUTCOMES][self._incident.id] = outcome
         self.config.stash[UNNOTICED].extend(outcome.idle)
         if self.config.option.sop_prove:
@@ -173,6 +196,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
                 f"{id_:<28} {outcome.seconds:>8.1f}  {lost['acked']:<6} {sent['acked']:<5}"
                 f" {lost['legacy']:<7} {sent['legacy']:<5} {outcome.cost.missed}"
             )
+    if first_tries := config.stash[FIRST_TRIES]:
+        terminalreporter.section("passed at the second try only, and what the first said")
+        for tried in first_tries:
+            line(tried)
     if config.option.sop_mutate:
         terminalreporter.section("commands whose loss is noticed")
         for command in config.stash[NOTICED]:

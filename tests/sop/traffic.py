@@ -23,6 +23,10 @@ SPOOL = "/var/spool/fedmsg"
 HEARD = "/var/log/fedmsg-hub.log"
 JOURNAL = "/var/lib/fedmsg-relay/journal.db"
 KINDS = ("acked", "legacy")
+# What the program says of a message that it may have sent for nothing, and how many of those may be
+# lost beyond what the page says: all hosts share a machine, which may pause for half a second.
+HURRIED = "hurried"
+PAUSES = 1
 # Seconds that the last messages may take: a spool is drained every 30 s, and each drain that finds
 # no relay takes 20.
 PATIENCE = 75
@@ -31,7 +35,11 @@ SETTLED = 3
 
 
 class MessagesLost(AssertionError):
-    """More messages are lost than the page says."""
+    """More messages are lost than the page says; `is_acknowledged`: of those that are safe."""
+
+    def __init__(self, what: str, *, is_acknowledged: bool = False) -> None:
+        super().__init__(what)
+        self.is_acknowledged = is_acknowledged
 
 
 @dataclass
@@ -90,12 +98,15 @@ class Traffic:
             {kind: sum(of == kind for of, _ in lost) for kind in KINDS},
             len(unheard) - len(lost),
         )
+        hurried = sum(sent[message].endswith(HURRIED) for message in lost)
+        allowed["legacy"] += min(PAUSES, hurried)
         examples = ", ".join(f"{kind} {n} ({sent[kind, n]})" for kind, n in sorted(lost)[:5])
         for kind in KINDS:
             if cost.lost[kind] > allowed[kind]:
                 raise MessagesLost(
                     f"{cost.lost[kind]} of {cost.sent[kind]} messages lost ({kind}), and the page"
-                    f" says at most {allowed[kind]:.0f}: {examples}"
+                    f" says at most {allowed[kind]:.0f}: {examples}",
+                    is_acknowledged=kind == "acked",
                 )
         if cost.missed > incident.missed:
             raise MessagesLost(

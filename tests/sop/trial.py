@@ -30,11 +30,13 @@ BEFORE_MITIGATE = ("healthy", "inject", "alert", "diagnose")
 
 
 class PageWrong(AssertionError):
-    """The hosts do not do what the page says. `stage` is what was being done."""
+    """The hosts do not do what the page says. `stage` is what was being done; `is_loss`: messages
+    are lost that were acknowledged."""
 
-    def __init__(self, stage: str, what: str) -> None:
+    def __init__(self, stage: str, what: str, *, is_loss: bool = False) -> None:
         super().__init__(f"{stage}: {what}")
         self.stage = stage
+        self.is_loss = is_loss
 
 
 @dataclass
@@ -144,7 +146,7 @@ class Trial:
         try:
             return flow.cost(self.incident)
         except traffic.MessagesLost as error:
-            raise PageWrong(self.stage, str(error)) from None
+            raise PageWrong(self.stage, str(error), is_loss=error.is_acknowledged) from None
 
 
 def left(blocks: Sequence[Block], without: int | None) -> Iterator[tuple[Block, list[Command]]]:

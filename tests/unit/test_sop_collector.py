@@ -6,16 +6,17 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from tests.conftest import ROOT
-from tests.sop import proven, snapshot
-from tests.sop.document import ALL, Command, DocumentError, read
+from tests.sop import plugin, proven, snapshot, traffic
+from tests.sop.document import ALL, Command, DocumentError, Incident, read
 from tests.sop.output import matches
-from tests.sop.traffic import Cost
-from tests.sop.trial import Outcome, left
+from tests.sop.traffic import HURRIED, Cost, MessagesLost, Traffic
+from tests.sop.trial import Outcome, PageWrong, left
 
 CHECK = """\
 .On pkgs01
@@ -340,6 +341,89 @@ def test_what_changes_by_itself_is_no_change() -> None:
     assert snapshot.changes(earlier, before, after) == []
     after["h"]["file"]["/etc/y"] = "2"
     assert snapshot.changes(earlier, before, after) == ["h: file /etc/y: was 1, is 2"]
+
+
+@pytest.mark.parametrize(
+    ("errors", "again", "tries", "good"),
+    [
+        ([], True, 1, True),
+        ([PageWrong("verify", "it printed something else")], True, 2, True),
+        ([AssertionError("the hosts are not well")], True, 2, True),
+        ([PageWrong("verify", "it printed something else")], False, 1, False),
+        ([PageWrong("verify", "first"), PageWrong("verify", "second")], True, 2, False),
+        ([PageWrong("messages", "1 of 9 lost", is_loss=True)], True, 1, False),
+    ],
+)
+def test_what_fails_is_tried_once_more_where_that_is_wanted(
+    errors: list[AssertionError], again: bool, tries: int, good: bool
+) -> None:
+    said: list[str] = []
+    config = SimpleNamespace(
+        option=SimpleNamespace(sop_again=again), stash={plugin.FIRST_TRIES: said}
+    )
+    test: Any = SimpleNamespace(name="port-in-use", config=config)
+    left_over = list(errors)
+    runs = 0
+
+    def run() -> str:
+        nonlocal runs
+        runs += 1
+        if left_over:
+            raise left_over.pop(0)
+        return "made"
+
+    if good:
+        assert plugin._Test._again(test, run) == "made"
+        assert said == [f"port-in-use: {error}" for error in errors]
+    else:
+        with pytest.raises(AssertionError):
+            plugin._Test._again(test, run)
+        assert not said
+    assert runs == tries
+
+
+class Counted(Traffic):
+    """Ten messages of each kind, of which these are nowhere; what each sender said."""
+
+    def __init__(self, lost: dict[tuple[str, int], str]) -> None:
+        super().__init__("", "")
+        self._lost = lost
+
+    def sent(self) -> dict[tuple[str, int], str]:
+        every = [(kind, number) for kind in traffic.KINDS for number in range(10)]
+        return {message: f"0 {self._lost.get(message, '')}" for message in every}
+
+    def heard(self) -> set[tuple[str, int]]:
+        return self.sent().keys() - self._lost.keys()
+
+    def _spooled(self) -> int:
+        return 0
+
+    def _in_backlog(self) -> set[tuple[str, int]]:
+        return set()
+
+
+@pytest.mark.parametrize(
+    ("lost", "good"),
+    [
+        ({}, True),
+        ({("legacy", 3): HURRIED}, True),  # it was not connected, and nobody's fault
+        ({("legacy", 3): ""}, False),
+        ({("legacy", 3): HURRIED, ("legacy", 4): HURRIED}, False),
+        ({("legacy", 3): HURRIED, ("legacy", 4): ""}, False),
+        ({("acked", 3): ""}, False),
+    ],
+)
+def test_lost_messages_are_counted_against_the_page(
+    lost: dict[tuple[str, int], str], good: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(traffic, "SETTLED", 0)
+    incident = Incident("an-incident", "", (), budget=15, lost=0, lost_legacy=0)
+    if good:
+        assert sum(Counted(lost).cost(incident).lost.values()) == len(lost)
+    else:
+        with pytest.raises(MessagesLost, match="the page says at most"):
+            Counted(lost).cost(incident)
 
 
 @pytest.fixture

@@ -7,6 +7,10 @@ which is done here by what that does: it connects a PUB socket, sleeps, sends, a
 message has a process or a socket of its own, and reads the config anew. Its text is NAME, which of
 the two it is, and its number. FILE has a line of JSON for each that was sent:
 [which, number, exit status, what it said].
+
+Of the second, what a PUB socket cannot tell is said, too: HURRIED where its message was sent before
+the relay had subscribed, or had not left when the socket was closed. An XPUB socket knows, and
+sends the same bytes at the same time.
 """
 
 from __future__ import annotations
@@ -27,6 +31,8 @@ from fedmsg_relay import config
 
 # Seconds from one message to the next, for the tests share their machine with the hosts.
 PAUSE = 0.4
+
+HURRIED = "hurried"
 
 stop = threading.Event()
 
@@ -53,17 +59,20 @@ def legacy(text: str) -> tuple[int, str]:
     }
     context = zmq.Context()
     try:
-        socket = context.socket(zmq.PUB)
+        socket = context.socket(zmq.XPUB)
         socket.setsockopt(zmq.LINGER, int(now["zmq_linger"]))
         socket.connect(config.as_list("relay_inbound", now["relay_inbound"])[0])
         time.sleep(float(now["post_init_sleep"]))
+        connected = socket.poll(0)
         socket.send_multipart([topic.encode(), json.dumps(body).encode()])
+        closed = time.monotonic()
         socket.close()
     except zmq.ZMQError as error:
         return 1, str(error)
     finally:
         context.destroy()
-    return 0, ""
+    lingered = time.monotonic() - closed >= int(now["zmq_linger"]) / 1000
+    return 0, HURRIED if not connected or lingered else ""
 
 
 def main(name: str, path: str) -> None:
