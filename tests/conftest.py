@@ -116,6 +116,12 @@ class Bus:
             **{"capture_output": True, "text": True, "timeout": 60, **run},
         )
 
+    PATIENT = ("--warning", "30000", "--critical", "40000")
+
+    def probe(self, *options: str) -> subprocess.CompletedProcess[str]:
+        """Run `fedmsg-probe` so that a busy machine's answers, which come late, are no warning."""
+        return self.tool("probe", *self.PATIENT, *options)
+
     def command(self, name: str) -> list[str]:
         module = f"fedmsg_relay.{name}"
         return [sys.executable, "-m", module, "--config-filename", str(self.config_directory)]

@@ -83,7 +83,7 @@ def test_the_probe_compares_clocks(bus: Bus, seconds: int, said: str | None) -> 
     bus.with_journal()
     bus.relay(**clock.environment)
     clock.step(seconds)
-    result = bus.tool("probe")
+    result = bus.probe()
     if said is None:
         assert result.returncode == 0, result.stdout
         return

@@ -465,7 +465,7 @@ class TestTail:
         self, bus: Bus, tail: Callable[..., Any]
     ) -> None:
         process = tail()
-        assert bus.tool("probe").returncode == 0
+        assert bus.probe().returncode == 0
         bus.tool("logger", "--message", "the end")
         process.wait_for_line("the end")
         assert "_heartbeat" not in process.output
@@ -523,23 +523,23 @@ class TestTail:
 class TestProbe:
     def test_ok(self, bus: Bus) -> None:
         bus.relay()
-        result = bus.tool("probe")
+        result = bus.probe()
         assert result.returncode == 0
         pattern = (
             rf"FEDMSG OK - {bus.inbound} to {bus.outbound} in [\d.]+ ms"
-            r" \| round_trip=[\d.]+ms;500;2000;0\n"
+            r" \| round_trip=[\d.]+ms;30000;40000;0\n"
         )
         assert re.fullmatch(pattern, result.stdout)
 
     def test_submit_is_probed_too(self, bus: Bus) -> None:
         bus.with_journal()
         bus.relay()
-        result = bus.tool("probe")
+        result = bus.probe()
         assert result.returncode == 0
         pattern = (
             rf"FEDMSG OK - {bus.inbound} to {bus.outbound} in [\d.]+ ms;"
             rf" {bus.submit} acknowledged in [\d.]+ ms"
-            r" \| round_trip=[\d.]+ms;500;2000;0 ack=[\d.]+ms;500;2000;0\n"
+            r" \| round_trip=[\d.]+ms;30000;40000;0 ack=[\d.]+ms;30000;40000;0\n"
         )
         assert re.fullmatch(pattern, result.stdout)
         assert len(bus.journaled()) == 2  # both canaries
@@ -565,6 +565,7 @@ class TestProbe:
         critical = bus.tool("probe", "--critical", "0")
         assert (critical.returncode, critical.stdout[:17]) == (2, "FEDMSG CRITICAL -")
         assert ";500;0;0" in critical.stdout
+        assert ";0;2000;0" in warned.stdout  # what they are by default
 
     def test_no_relay(self, bus: Bus) -> None:
         started = time.monotonic()
@@ -614,7 +615,7 @@ class TestProbe:
         second, third = f"tcp://127.0.0.1:{free_port()}", f"tcp://127.0.0.1:{free_port()}"
         bus.configure("z", relay_inbound=[bus.inbound, second])
         bus.relay()
-        result = bus.tool("probe")
+        result = bus.probe()
         assert result.returncode == 0
         assert re.search(r"round_trip_1=\S+ms\S+ round_trip_2=\S+ms", result.stdout)
         bus.configure("z", relay_inbound=[third, bus.inbound])
@@ -629,7 +630,7 @@ class TestProbe:
             relay_inbound=bus.inbound.replace("127.0.0.1", "192.0.2.9"),
             endpoints={"relay_outbound": bus.outbound.replace("127.0.0.1", "192.0.2.9")},
         )
-        result = bus.tool("probe", "--host", "127.0.0.1")
+        result = bus.probe("--host", "127.0.0.1")
         assert result.returncode == 0
         assert bus.inbound in result.stdout
 
@@ -665,7 +666,10 @@ class TestProbe:
         bus.relay()
         children = [
             subprocess.Popen(
-                bus.command("probe"), env=environment(), cwd=bus.directory, stdout=subprocess.PIPE
+                [*bus.command("probe"), *bus.PATIENT],
+                env=environment(),
+                cwd=bus.directory,
+                stdout=subprocess.PIPE,
             )
             for _ in range(8)
         ]
