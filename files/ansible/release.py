@@ -23,9 +23,9 @@ Prints what it has changed, a line each. `look` prints
     schema     of the journal: {now, kept}
 
 One file has all that is kept, and is replaced by renaming, so there is always one that is whole.
+The Python package is put back as a whole, see switch.py, which comes before this.
 """
 
-import compileall
 import contextlib
 import difflib
 import json
@@ -35,7 +35,11 @@ import site
 import stat
 import subprocess
 import sys
-from typing import Any, Optional
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Optional
+
+if TYPE_CHECKING:
+    from ansible.switch import switch
 
 LOCAL_PACKAGES = next(
     (path for path in site.getsitepackages() if path.startswith("/usr/local/")), "/usr/local/lib"
@@ -126,9 +130,14 @@ class Store:
         leaving = [os.path.basename(path) for path in going if is_unit(path)]
         if leaving:
             systemctl("disable", "--now", *leaving)
-        for path in changed(now, kept):
-            put(path, kept["files"].get(path))
-        compileall.compile_dir(self.library, quiet=2)
+        package = f"{self.library}/fedmsg_relay"
+        files = {path: kept["files"].get(path) for path in changed(now, kept)}
+        modules = {path: file for path, file in files.items() if path.startswith(f"{package}/")}
+        if modules:
+            switch(package, modules, put)
+        for path, file in files.items():
+            if path not in modules:
+                put(path, file)
         os.rename(self.beside, self.path)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.open)
@@ -153,13 +162,17 @@ class Store:
 
 def release(library: str, paths: list[str], run: str) -> dict[str, Any]:
     """All there is of a release now."""
-    below = [
-        os.path.join(where, name)
-        for where, _, names in os.walk(library) for name in names if not name.endswith(".pyc")
-    ]  # fmt: skip
-    files = {path: read(path) for path in sorted({*paths, *below})}
+    files = {path: read(path) for path in sorted({*paths, *programs(library)})}
     units = [os.path.basename(path) for path, file in files.items() if file and is_unit(path)]
     return {"run": run, "enabled": [name for name in units if is_enabled(name)], "files": files}
+
+
+def programs(library: str) -> Iterator[str]:
+    """Paths of all in the library, those of the package as its link has them."""
+    for where, directories, names in os.walk(library, followlinks=True):
+        if where == library and "releases" in directories:
+            directories.remove("releases")
+        yield from (os.path.join(where, name) for name in names if not name.endswith(".pyc"))
 
 
 def is_unit(path: str) -> bool:

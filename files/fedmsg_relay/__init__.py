@@ -5,11 +5,18 @@ Scripts call `fedmsg_relay.publish(topic="package.branch.new", modname="pkgdb", 
 
 from __future__ import annotations
 
+import os
+
 TYPE_CHECKING = False  # `typing` is slow to import, and every command imports this first
 if TYPE_CHECKING:
     from typing import Any
 
 __version__ = "0.1.0"
+
+# On a host this is a link to the release that is deployed. Whoever has begun with one goes on with
+# it when it is replaced, whatever it has yet to import.
+__path__ = [os.path.realpath(path) for path in __path__]
+
 __all__ = [
     "ConfigError",
     "MessageRefused",

@@ -76,7 +76,10 @@ class Flow:
         self.stop()
         self._publisher.check_output(
             f"systemctl reset-failed {UNIT} 2>/dev/null; rm -f /var/tmp/{UNIT}-*;"
-            f" systemd-run --quiet --unit={UNIT} --uid=operator --property=TimeoutStopSec=60"
+            # systemd 252 would take the program for the description and, after a reload, its lines
+            # for the unit file's: what the properties are then is forgotten.
+            f" systemd-run --quiet --unit={UNIT} --description='numbered messages' --uid=operator"
+            " --property=TimeoutStopSec=60"
             " --property=KillMode=mixed --working-directory=/"
             f" python3 -c {shlex.quote(PUBLISH)} {self.name} {self._path}"
         )
