@@ -28,6 +28,8 @@ _ON_HOST = Path(__file__).parents[2] / "tests" / "sop" / "on_host"
 PUBLISH = (_ON_HOST / "publish.py").read_text()
 BACKLOG = (_ON_HOST / "backlog.py").read_text()
 KINDS = ("acked", "legacy")
+# What a legacy sender says of a message that it sent before it was connected, see publish.py.
+HURRIED = "hurried"
 JOURNAL = "/var/lib/fedmsg-relay/journal.db"
 SPOOL = "/var/spool/fedmsg"
 UNIT = "sop-traffic"

@@ -97,7 +97,11 @@ class Run:
     def files(self) -> dict[tuple[str, str], File]:
         found: dict[tuple[str, str], File] = {}
         for line in self.lines:
-            parts = _of_text(line["msg"]) if _task(line) == SHOWN else _of_module(line["diff"])
+            parts = (
+                _of_text(line["msg"])
+                if _task(line) == SHOWN
+                else _of_module(line["diff"], line["dest"])
+            )
             for path, file in parts:
                 found[line["host"], path] = file
         return found
@@ -243,13 +247,13 @@ def _of_text(text: str) -> Iterator[tuple[str, File]]:
             yield path, File(size=int(size), mode=mode, unified=unified)
 
 
-def _of_module(diffs: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, File]]:
-    """The files in what Ansible's own modules show."""
+def _of_module(diffs: Iterable[Mapping[str, Any]], dest: str) -> Iterator[tuple[str, File]]:
+    """The files in what Ansible's own modules show; `dest` is where the module puts one."""
     found: dict[str, File] = {}
     for diff in diffs:
         before, after = diff.get("before"), diff.get("after")
-        if isinstance(after, str) and str(diff.get("before_header", "")).startswith("/"):
-            path = diff["before_header"].removesuffix(" (content)")
+        path = str(diff.get("before_header", dest)).removesuffix(" (content)")
+        if isinstance(after, str) and path.startswith("/"):
             found[path] = File(before=str(before), after=after)
         elif isinstance(after, dict) and "path" in after:
             found[after["path"]] = File(mode=str(after.get("mode", "")))

@@ -74,7 +74,9 @@ class Flow:
     def stop(self) -> None:
         """Messages that are under way still leave."""
         self.host.check_output(f"rm -f {self.flag}")
-        programs = f"pgrep --full {shlex.quote(f'{self.flag} {LOGGER}')}"
+        # Not the shell that runs this.
+        pattern = f"{self.flag} {LOGGER}".replace("former", "[f]ormer", 1)
+        programs = f"pgrep --full {shlex.quote(pattern)}"
         bus.wait_for(lambda: self.host.run(programs).rc != 0, "the publishers' end", 60)
 
     def sent(self) -> list[Sent]:

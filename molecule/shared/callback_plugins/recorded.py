@@ -50,6 +50,15 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
                     # Of a loop only some may have.
                     "failed": failed and (each is whole or bool(each.get("failed"))),
                     "msg": each.get("msg", ""),
+                    # Of a new file the difference itself does not say where it is and, in check
+                    # mode, nothing else of the result.
+                    "dest": each.get("dest") or _destination(result._task, each.get("item", "")),
                     "diff": diff if isinstance(diff, list) else [diff],
                 }
                 stream.write(json.dumps(line, default=str) + "\n")
+
+
+def _destination(task: Any, item: str) -> str:
+    dest = str(task.args.get("dest", ""))
+    dest = dest.replace("{{ __fedmsg_base_config_directory }}", "/etc/fedmsg.d")
+    return dest.replace("{{ item }}", str(item))

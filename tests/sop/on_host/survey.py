@@ -16,7 +16,9 @@ from pathlib import Path
 
 TRAFFIC = "sop-traffic.service"
 # Where an operator's commands could leave something.
-TREES = ("/etc", "/home", "/opt", "/root", "/srv", "/tmp", "/usr/local", "/var", "/run/systemd")
+TREES = ("/etc", "/home", "/opt", "/root", "/srv", "/tmp", "/usr/local", "/var", "/run/systemd",
+         # A link: what it leads to counts, not where that is.
+         "/usr/local/lib/fedmsg-relay/fedmsg_relay")  # fmt: skip
 # Files below these are looked at by name, owner and mode alone, for the bus writes them.
 WRITTEN = ("/var/lib/fedmsg-relay", "/var/log", "/var/spool/fedmsg")
 LEFT_OUT = re.compile(
@@ -26,7 +28,7 @@ LEFT_OUT = re.compile(
     r"|/tmp/(systemd-private-|ansible).*|/var/tmp/(systemd-private-|sop-traffic).*"
     r"|/var/log/journal/.*|/var/lib/(systemd|private|dhcp|apt|sudo|logrotate)(/|$).*"
     r"|/var/spool/fedmsg/[.0-9].*|/var/lib/fedmsg-relay/.*-(wal|shm|journal)|/var/cache/.*"
-    r"|.*/__pycache__(/.*)?"
+    r"|.*/__pycache__(/.*)?|/usr/local/lib/fedmsg-relay/releases(/.*)?"
 )
 UNIT_PROPERTIES = "Id,Type,ActiveState,MainPID,NRestarts,UnitFileState,DropInPaths"
 # These come and go with every command that is run here over ssh, and with what waits.
