@@ -18,7 +18,7 @@ demo: ## boot three hosts, deploy to them, send messages and show them arrive
 
 test: ## run lint, unit, integration, peer, guard, molecule and sop, then show one summary
 	@tools/setup/packages venv lint faults docs hosts
-	@SOP_HOSTS=destroy tools/test lint unit integration peer guard molecule sop
+	@SOP_HOSTS=destroy MOLECULE_AGAIN=1 tools/test lint unit integration peer guard molecule sop
 
 lint: ## check the code, the Ansible content, the shell scripts and the documents
 	@tools/setup/packages venv lint docs

@@ -7,6 +7,7 @@ this order, and each thing that was done is one line on standard output:
     keep      paths: copied to a directory of their own below /var/backups/fedmsg-relay, unless an
               earlier one has them as they are
     logs_kept with it: paths of which only owner and mode are written down there
+    only_look with it: keep nothing, and say whether it would be (check mode)
     logs      paths: given to the user fedmsg, their content stays
     rename    names: files of /etc/fedmsg.d, NAME.py becomes NAME.former.py. It is loaded just
               before NAME.py: keys that the new file does not set stay, with the code that made them
@@ -50,7 +51,7 @@ def main() -> None:
         json.dump(compare(**request["compare"]), sys.stdout)
         return
     if "keep" in request:
-        keep(request["keep"], request["logs_kept"])
+        keep(request["keep"], request["logs_kept"], request["only_look"])
     for path in request.get("logs", []):
         found = os.lstat(path)
         # Not through a link: the directory may be another user's.
@@ -221,7 +222,7 @@ def ips(host: str) -> set[str]:
 # Backup.
 
 
-def keep(paths: list[str], logs: list[str]) -> None:
+def keep(paths: list[str], logs: list[str], only_look: bool = False) -> None:
     new = [path for path in paths if not any(is_kept(path, old) for old in kept())]
     said = "".join(manifest_of(old) for old in kept())
     entries = [entry(path) for path in new]
@@ -230,6 +231,9 @@ def keep(paths: list[str], logs: list[str]) -> None:
         return
     os.umask(0o077)
     final = os.path.join(BACKUPS, time.strftime("%Y-%m-%dT%H%M%SZ", time.gmtime()))
+    if only_look:
+        print(f"what is replaced is going to be in {BACKUPS}")
+        return
     beside = f"{final}.new"
     os.makedirs(beside)
     for path in new:

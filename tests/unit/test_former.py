@@ -105,7 +105,9 @@ def test_renamed_file_is_loaded_just_before_the_new_one() -> None:
     assert sorted([*names, FORMER["renamed"]("base.py")])[:2] == ["base.former.py", "base.py"]
 
 
-def test_what_is_kept_is_kept_once_with_owner_and_mode(etc: Path, tmp_path: Path) -> None:
+def test_what_is_kept_is_kept_once_with_owner_and_mode(
+    etc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (etc / "base.py").write_text("config = {}")
     (etc / "base.py").chmod(0o640)
     link = etc / "link"
@@ -113,8 +115,12 @@ def test_what_is_kept_is_kept_once_with_owner_and_mode(etc: Path, tmp_path: Path
     log = tmp_path / "relay.log"
     log.touch()
     paths = [str(etc / "base.py"), str(link)]
-    for _ in range(2):
+    for already in (False, True):
+        FORMER["keep"](paths, [str(log)], True)
+        assert bool(capsys.readouterr().out) != already
+        assert (tmp_path / "backups").exists() == already
         FORMER["keep"](paths, [str(log)])
+        assert bool(capsys.readouterr().out) != already
     [backup] = (tmp_path / "backups").iterdir()
     kept = Path(f"{backup}{etc}/base.py")
     assert (kept.read_text(), kept.stat().st_mode & 0o777) == ("config = {}", 0o640)

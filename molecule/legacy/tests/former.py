@@ -22,7 +22,8 @@ HEARD = "/var/tmp/former-tail"
 # How many of upstream's fedmsg-logger publish at the same time.
 PUBLISHERS = 3
 
-# Until the flag is gone: numbered messages, one after the other, each by its own fedmsg-logger.
+# Until the flag is gone: numbered messages, one after the other, each by its own fedmsg-logger. It
+# takes a second of a processor to start: the rest of the machine has something to do, too.
 PUBLISH = """
 import json, os, subprocess, sys, time
 flag, logger, name, number, step = sys.argv[1], sys.argv[2], sys.argv[3], *map(int, sys.argv[4:])
@@ -32,6 +33,7 @@ with open(f"{flag}.{number}", "w") as done:
         rc = subprocess.call([logger, "--topic", "former", "--message", f"{name}-{number}."])
         print(json.dumps([number, rc, began, time.time()]), file=done, flush=True)
         number += step
+        time.sleep(1.5)
 """
 # From when until when nobody listened on the port, by the kernel's table.
 WATCH = """
