@@ -23,7 +23,7 @@ TAGS = ("fedmsg_install", "fedmsg_configure", "fedmsg_run")
 # A link, which leads to another directory after each deploy that has changed something in it.
 PACKAGE = "/usr/local/lib/fedmsg-relay/fedmsg_relay"
 NOT_THESE = (
-    f"! -path {PACKAGE} ! -path '*/fedmsg-relay/releases*' ! -path '*/fedmsg-relay.previous/*'"
+    f"! -path {PACKAGE} ! -path '*/fedmsg-relay/releases*' ! -path '*/fedmsg-relay.previous*'"
     " ! -path '*/__pycache__*'"
 )
 
