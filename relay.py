@@ -15,21 +15,17 @@ business.
 from __future__ import annotations
 
 import argparse
-import faulthandler
 import logging
-import os
 import platform
 import signal
 import socket
 import sys
 import time
 from collections.abc import Iterable
-from functools import partial
 
 import zmq
-from fedmsg_relay import __version__, log, networks, preflight, process, sockets, state, systemd
+from fedmsg_relay import __version__, access, log, preflight, process, sockets, state, systemd
 from fedmsg_relay import config as global_config
-from fedmsg_relay.access import Access
 from fedmsg_relay.account import SUMMARY_PERIOD, Account
 from fedmsg_relay.errors import FedmsgRelayError
 from fedmsg_relay.inbound import Inbound
@@ -83,9 +79,7 @@ class Relay:
         self._submit: Submit | None = None
         self._web = Web(list(addresses.http), config["relay_journal"], config["relay_allow"])
         self._loop = Loop(self._account.enter_internal_error)
-        allowed = networks.Allowed(networks.configured(config), addresses.hosts)
-        # Without networks libzmq asks nobody, and lets in peers of before ZMTP 3.0 as well.
-        self._access = None if allowed.is_everybody else Access(self._context, allowed, self._loop)
+        self._access = access.of(config, addresses.hosts, self._context, self._loop)
         self._loop.every(SURVEY_PERIOD, self._outbound.survey)
         self._loop.every(STATE_PERIOD, self._tell_state)
         self._loop.every(FREQUENCY, self._monitoring.publish)
@@ -113,9 +107,7 @@ class Relay:
             self._submit.on_emitted = self._account.enter_submitted
             self._loop.on_input(self._submit.socket, self._receive_submits)
             self._bind(self._submit.socket, "submit: publishers", self._addresses.submit, passed)
-        for address, fd in passed.items():
-            logger.warning("%s is bound for us, and the config does not name it", address)
-            os.close(fd)
+        systemd.close_unnamed(passed)
         self._web.open()
         while not self._stopping and not self._outbound.release_is_due():
             self._loop.turn(HOLD_CHECK)
@@ -142,23 +134,18 @@ class Relay:
 
     def obey(self, wakeup: socket.socket) -> None:
         """Do what the signals say whose numbers, a byte each, arrive on `wakeup`."""
+        held = {signal.SIGUSR1: self._outbound.hold, signal.SIGUSR2: self._outbound.release}
 
         def signalled() -> None:
             for number in wakeup.recv(64):
-                if number == signal.SIGUSR1:
-                    self._outbound.hold()
-                elif number == signal.SIGUSR2:
-                    self._outbound.release()
-                else:
-                    self.stop()
+                held.get(signal.Signals(number), self.stop)()
 
         self._loop.on_input(wakeup, signalled)
 
     def close(self) -> None:
         """Close all; waits `zmq_linger` milliseconds for listeners to take what is queued."""
         self._monitoring.close()
-        if self._access is not None:
-            self._access.close()
+        self._access.close()
         self._inbound.close()
         if self._recorder is not None:
             self._recorder.close()
@@ -235,20 +222,11 @@ class Relay:
         return bool(self._submit and self._recorder and self._recorder.refusal is None)
 
     def _bind(
-        self,
-        bound: zmq.Socket[bytes],
-        name: str,
-        addresses: Iterable[str],
-        passed: dict[str, int],
+        self, bound: zmq.Socket[bytes], name: str, addresses: Iterable[str], passed: dict[str, int]
     ) -> None:
         bound.setsockopt(zmq.BACKLOG, LISTEN_BACKLOG)
-        if self._access is not None:
-            side = name.partition(":")[0]
-            self._access.guard(bound, side)
-            if bound is self._outbound.socket:
-                self._outbound.listeners.on_accepted = partial(self._access.cut, side)
-            else:
-                self._access.watch(bound, side)
+        listeners = self._outbound.listeners if bound is self._outbound.socket else None
+        self._access.guard(bound, name.partition(":")[0], listeners)
         for address in addresses:
             sockets.bind(bound, address, passed)
             logger.info("%s connect to %s", name, address)
@@ -270,8 +248,8 @@ class Relay:
 
     def _tell_state(self) -> None:
         parts = (self._account.counts, self._submit, self._recorder, self._outbound)
-        refused = self._access.refusals.state() if self._access is not None else {}
-        self._web.tell({"started": self._started, "refused": refused, **state.collect(*parts)})
+        told = {"started": self._started, "refused": self._access.refusals()}
+        self._web.tell({**told, **state.collect(*parts)})
 
 
 def serve(config: global_config.Config, addresses: preflight.RelayAddresses) -> None:
@@ -302,11 +280,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"{NAME} {__version__}")
     args = parser.parse_args(argv)
 
-    faulthandler.enable()  # the watchdog kills with SIGABRT: leave a traceback of what hung
-    process.set_name(NAME)
-    sys.setswitchinterval(SWITCH_INTERVAL)
-    if hasattr(sys, "set_int_max_str_digits"):  # what listeners cannot read must not be read here
-        sys.set_int_max_str_digits(sys.int_info.default_max_str_digits)
+    process.prepare(NAME, SWITCH_INTERVAL)
     try:
         config = global_config.load(args.config_filename, system=True)
         addresses = preflight.check_relay(config)

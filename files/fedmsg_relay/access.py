@@ -15,11 +15,15 @@ here as well, as soon as libzmq says that it has accepted it; its peer then trie
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from functools import partial
+from typing import Any
 
 import zmq
 
 from . import log, networks, progress, sockets
+from .config import Config
+from .listeners import Listeners
 from .loop import Loop
 
 ENDPOINT = "inproc://zeromq.zap.01"
@@ -36,13 +40,39 @@ AT_ONCE = 100
 logger = logging.getLogger(log.NAME)
 
 
+class Everybody:
+    """Where no networks are named: libzmq asks nobody, and lets in peers of before ZMTP 3.0."""
+
+    def guard(
+        self, guarded: zmq.Socket[bytes], side: str, listeners: Listeners | None = None
+    ) -> None:
+        """Nothing is asked."""
+
+    def refusals(self) -> dict[str, Any]:
+        return {}
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def of(
+    config: Config,
+    hosts: Collection[str],
+    context: zmq.Context[zmq.Socket[bytes]],
+    loop: Loop,
+) -> Access | Everybody:
+    """What `relay_allow` of the config says; `hosts` are those of the relay's own addresses."""
+    allowed = networks.Allowed(networks.configured(config), hosts)
+    return Everybody() if allowed.is_everybody else Access(context, allowed, loop)
+
+
 class Access:
     """Decides about the connections of the sockets it guards. To be made before they are bound."""
 
     def __init__(
         self, context: zmq.Context[zmq.Socket[bytes]], allowed: networks.Allowed, loop: Loop
     ) -> None:
-        self.refusals = networks.Refusals()
+        self._refusals = networks.Refusals()
         self._allowed = allowed
         self._loop = loop
         self._questions = context.socket(zmq.REP)
@@ -50,25 +80,35 @@ class Access:
         loop.on_input(self._questions, self._answer)
         self._watched: list[tuple[zmq.Socket[bytes], zmq.Socket[bytes]]] = []
 
-    def guard(self, guarded: zmq.Socket[bytes], side: str) -> None:
-        """Have libzmq ask about who connects to this socket, from its next bind on."""
+    def guard(
+        self, guarded: zmq.Socket[bytes], side: str, listeners: Listeners | None = None
+    ) -> None:
+        """Have libzmq ask about who connects to this socket, from its next bind on.
+
+        Those who are refused are cut and counted: by a monitor of the socket or, where `listeners`
+        have that already, by what they say.
+        """
         guarded.setsockopt(zmq.ZAP_DOMAIN, side.encode())
         guarded.setsockopt(_ENFORCE_DOMAIN, 1)
-
-    def watch(self, guarded: zmq.Socket[bytes], side: str) -> None:
-        """Cut and count those who are refused. Not for a socket that has a monitor: see `cut`."""
+        if listeners is not None:
+            listeners.on_accepted = partial(self._cut, side)
+            return
         monitor = guarded.get_monitor_socket(zmq.EVENT_ACCEPTED)
         self._watched.append((guarded, monitor))
         self._loop.on_input(monitor, partial(self._accepted, monitor, side))
 
-    def cut(self, side: str, fd: int) -> None:
-        """Take in that a connection was accepted, with this descriptor; cut it if it may not be."""
+    def refusals(self) -> dict[str, Any]:
+        """As networks.Refusals.state()."""
+        return self._refusals.state()
+
+    def _cut(self, side: str, fd: int) -> None:
+        """A connection was accepted, with this descriptor: cut it if it may not be."""
         address = progress.peer_address(fd)
         if address is None:
             return  # it has gone by itself
         host = networks.plain(address.rpartition(":")[0].strip("[]"))
         if host not in self._allowed and progress.cut(fd, address):
-            line = self.refusals.enter(side, host)
+            line = self._refusals.enter(side, host)
             if line:
                 logger.warning("%s", line)
 
@@ -78,7 +118,7 @@ class Access:
                 _, fd = sockets.monitor_event(monitor, zmq.NOBLOCK)
             except zmq.Again:
                 return
-            self.cut(side, fd)
+            self._cut(side, fd)
 
     def _answer(self) -> None:
         for _ in range(AT_ONCE):

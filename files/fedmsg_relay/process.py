@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+import faulthandler
 import signal
 import socket
+import sys
+
+
+def prepare(name: str, switch_interval: float) -> None:
+    """Be a daemon of that name, whose threads take turns after so many seconds."""
+    faulthandler.enable()  # the watchdog kills with SIGABRT: leave a traceback of what hung
+    set_name(name)
+    sys.setswitchinterval(switch_interval)
+    if hasattr(sys, "set_int_max_str_digits"):  # what listeners cannot read must not be read here
+        sys.set_int_max_str_digits(sys.int_info.default_max_str_digits)
 
 
 def set_name(name: str) -> None:

@@ -6,9 +6,14 @@ that do not want a library for that.
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+
+from . import log
+
+logger = logging.getLogger(log.NAME)
 
 
 def notify(*assignments: str) -> bool:
@@ -62,3 +67,10 @@ def passed_sockets() -> Iterator[tuple[str, int]]:
         if family in (socket.AF_INET, socket.AF_INET6):
             host = f"[{name[0]}]" if ":" in name[0] else name[0]
             yield f"tcp://{host}:{name[1]}", fd
+
+
+def close_unnamed(passed: Mapping[str, int]) -> None:
+    """Close what is left of the passed sockets: the config does not name their addresses."""
+    for address, fd in passed.items():
+        logger.warning("%s is bound for us, and the config does not name it", address)
+        os.close(fd)
