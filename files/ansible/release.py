@@ -1,6 +1,6 @@
 """Keep the release that a deploy replaces, and put it back. All in one round trip.
 
-The roles run it with `python3 -c`. A JSON object on standard input:
+The roles run it with `python3 -c`, after place.py and switch.py. A JSON object on standard input:
 
     action     keep     before a deploy changes anything: keep what is there now. If the last deploy
                         has not come to its end, what was kept before it stays: what worked last
@@ -9,7 +9,7 @@ The roles run it with `python3 -c`. A JSON object on standard input:
                restore  put back what is kept, and keep what was there instead. A second one undoes
                         the first
     library    the directory of the programs: all of it is kept
-    files      paths of all other files that a deploy writes; `SITE/` is as in install.py
+    files      paths of all other files that a deploy writes; `SITE/` is as in place.py
     run        the moment of the run that asks, which says later what was done together
     only_look  keep, close, restore: change nothing, and say the same (check mode)
 
@@ -23,7 +23,7 @@ Prints what it has changed, a line each. `look` prints
     schema     of the journal: {now, kept}
 
 One file has all that is kept, and is replaced by renaming, so there is always one that is whole.
-The Python package is put back as a whole, see switch.py, which comes before this.
+The Python package is put back as a whole.
 """
 
 import contextlib
@@ -31,7 +31,6 @@ import difflib
 import json
 import os
 import re
-import site
 import stat
 import subprocess
 import sys
@@ -39,11 +38,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Optional
 
 if TYPE_CHECKING:
+    from ansible.place import located, place
     from ansible.switch import switch
 
-LOCAL_PACKAGES = next(
-    (path for path in site.getsitepackages() if path.startswith("/usr/local/")), "/usr/local/lib"
-)
 UNITS = "/etc/systemd/system/"
 STARTED = (".path", ".service", ".socket", ".timer")
 
@@ -55,10 +52,7 @@ def main() -> None:
     os.umask(0o022)
     request = json.load(sys.stdin)
     store = Store(request["library"])
-    paths = [
-        path.replace("SITE", LOCAL_PACKAGES, 1) if path.startswith("SITE/") else path
-        for path in request["files"]
-    ]
+    paths = [located(path) for path in request["files"]]
     action, only_look = request["action"], request.get("only_look", False)
     if action == "look":
         json.dump(store.look(paths), sys.stdout)
@@ -230,19 +224,8 @@ def put(path: str, file: File) -> None:
             for cache in os.listdir(caches):
                 if cache.startswith(name):
                     os.unlink(os.path.join(caches, cache))
-        return
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    beside = f"{path}.new"
-    if os.path.lexists(beside):
-        os.unlink(beside)
-    if "link" in file:
-        os.symlink(file["link"], beside)
     else:
-        with open(beside, "wb") as stream:
-            stream.write(file["content"].encode("utf-8", "surrogateescape"))
-            os.fchown(stream.fileno(), *file["owner"])
-            os.fchmod(stream.fileno(), file["mode"])
-    os.rename(beside, path)
+        place(path, file)
 
 
 def load(path: str) -> dict[str, Any]:

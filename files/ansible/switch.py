@@ -1,6 +1,6 @@
 """Replace the Python package of the programs: all of it at one moment.
 
-The roles put this text before that of install.py and of release.py.
+The roles put this text before that of install.py and of release.py, after place.py.
 
 `fedmsg_relay` is a symbolic link to releases/N/fedmsg_relay beside it. The new one is built there,
 and the link is replaced by renaming. A program reads the link once, when it imports the package, so

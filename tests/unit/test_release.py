@@ -14,7 +14,7 @@ from tests.conftest import ROOT
 
 # As the roles put it together.
 PROGRAM = "".join(
-    (ROOT / "files/ansible" / name).read_text() for name in ("switch.py", "release.py")
+    (ROOT / "files/ansible" / name).read_text() for name in ("place.py", "switch.py", "release.py")
 )
 
 

@@ -2,10 +2,8 @@ from __future__ import annotations
 
 import json
 
-import bus
 import collection
 import pytest
-from testinfra.host import Host
 
 
 @pytest.fixture(scope="session")
@@ -18,13 +16,3 @@ def control() -> collection.Control:
 def first() -> collection.Run:
     """The converge: the first deploy, by the oldest ansible-core."""
     return collection.Run(**json.loads(collection.FIRST.read_text()))
-
-
-@pytest.fixture(scope="session")
-def relay() -> Host:
-    return bus.host("busgateway01")
-
-
-@pytest.fixture(scope="session")
-def app01() -> Host:
-    return bus.host("app01")

@@ -48,11 +48,6 @@ HOLDS = "/var/tmp/holds-a-connection"
 
 
 @pytest.fixture(scope="module")
-def hosts() -> dict[str, Host]:
-    return {name: bus.host(name) for name in HOSTS}
-
-
-@pytest.fixture(scope="module")
 def flowing(hosts: dict[str, Host]) -> Iterator[flow.Flow]:
     listeners = [flow.Heard(hosts[name], HEARD) for name in ("app01", "pkgs01")]
     with flow.flowing(hosts["pkgs01"], listeners) as running:

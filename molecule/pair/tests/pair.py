@@ -223,11 +223,3 @@ def machine(name: str) -> str:
     options = [option for each in filters for option in ("--filter", each)]
     [found] = engine.podman("ps", "--all", *options, "--format", "{{.Names}}").split()
     return found
-
-
-def last_words(name: str) -> str:
-    said = bus.host(name).run(
-        "journalctl --unit 'fedmsg-*' --lines=30 --no-pager --output=short-precise;"
-        f" tail --lines=30 {bus.LOG}"
-    )
-    return said.stdout

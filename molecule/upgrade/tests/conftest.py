@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import bus
@@ -13,16 +12,6 @@ import traces
 from testinfra.host import Host
 
 OLDER = Path(__file__).parents[1] / "files" / "older-release.tar.gz"
-
-
-@pytest.fixture(scope="session")
-def relay() -> Host:
-    return bus.host("busgateway01")
-
-
-@pytest.fixture(scope="session")
-def app01() -> Host:
-    return bus.host("app01")
 
 
 @pytest.fixture(scope="session")
@@ -52,16 +41,3 @@ def older(untouched: traces.Snapshots, tmp_path_factory: pytest.TempPathFactory)
     done = subprocess.run(command, cwd=tree, env=environment, text=True, capture_output=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return tree
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    """With every failure, what the relay said last."""
-    report = yield
-    if report.failed:
-        said = bus.host("busgateway01").run(
-            f"systemctl status --no-pager --lines=0 {bus.UNIT};"
-            f" journalctl --unit {bus.UNIT} --lines=30 --no-pager; tail --lines=30 {bus.LOG}"
-        )
-        report.sections.append(("the relay's unit, journal and log", said.stdout + said.stderr))
-    return report
