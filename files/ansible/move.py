@@ -333,13 +333,19 @@ def accept(file: str, journal: str, name: str) -> Answer:
 def copied(file: str, journal: str) -> Answer:
     """Make a copy of the old relay's journal that of the one that is going to run here."""
     provide(os.path.dirname(journal))
-    aside = ""
-    if os.path.exists(journal):
-        aside = f"{journal}.before-{time.strftime('%Y%m%dT%H%M%S')}"
-        for suffix in ("-wal", "-shm", ""):
-            if os.path.exists(journal + suffix):
-                os.rename(journal + suffix, aside + suffix)
-    return {**place(file, journal), "aside": aside}
+    aside(journal)
+    return place(file, journal)
+
+
+def aside(journal: str) -> Answer:
+    """Move a journal out of the way. `aside` is where it is then."""
+    if not os.path.exists(journal):
+        return {"aside": ""}
+    moved = f"{journal}.before-{time.strftime('%Y%m%dT%H%M%S')}"
+    for suffix in ("-wal", "-shm", ""):
+        if os.path.exists(journal + suffix):
+            os.rename(journal + suffix, moved + suffix)
+    return {"aside": moved}
 
 
 def provide(directory: str) -> None:
@@ -369,7 +375,8 @@ def place(file: str, target: str) -> Answer:
 def taken(journal: str, host: str) -> Answer:
     """`last`: up to which of the other relay's seqs the journal here has it. See handover.py."""
     last = recalled(journal, f"handed-over:{host}")
-    return {"last": last or 0, "copied": recalled(journal, "copied") or 0}
+    copied = recalled(journal, "copied")
+    return {"last": last or 0, "copied": copied or 0, "is_there": os.path.exists(journal)}
 
 
 def await_taken(journal: str, host: str, last: int, name: str, seconds: float) -> Answer:
@@ -455,7 +462,7 @@ def wait_for(condition: Callable[[], Any], seconds: float) -> bool:
 
 ACTIONS: tuple[Callable[..., Answer], ...] = (
     listen, close, reach, health, hold, release, restart, await_listeners, listening, drain, export,
-    accept, copied, taken, await_taken, forget, spare, spooled,
+    accept, aside, copied, taken, await_taken, forget, spare, spooled,
 )  # fmt: skip
 
 

@@ -97,3 +97,19 @@ class TestSpool:
             f"1 messages wait in {tmp_path}",
             f"1 that no relay takes are in {tmp_path}/failed",
         ]
+
+
+class TestJournalOfARelayThatWasThereBefore:
+    def test_it_is_moved_aside_with_all_that_belongs_to_it(self, journal: Journal) -> None:
+        journal.append([Row(time.time(), "t", "id", b"{}")])
+        beside = {name[len("journal.db") :] for name in os.listdir(os.path.dirname(journal.path))}
+        assert MOVE["taken"](journal.path, "app01")["is_there"]
+        moved = MOVE["aside"](journal.path)["aside"]
+        assert moved.startswith(f"{journal.path}.before-")
+        left = os.listdir(os.path.dirname(journal.path))
+        assert set(left) == {os.path.basename(moved) + suffix for suffix in beside}
+        assert "-wal" in beside
+        assert not MOVE["taken"](journal.path, "app01")["is_there"]
+
+    def test_there_may_be_none(self, tmp_path: Path) -> None:
+        assert MOVE["aside"](str(tmp_path / "journal.db")) == {"aside": ""}

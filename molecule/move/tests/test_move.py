@@ -23,7 +23,9 @@ pytestmark = pytest.mark.timeout(900)
 
 HEARD = "/var/log/fedmsg-hub.log"
 MARK = "/etc/fedmsg-move.json"
-MOVE = ("-e", "from=app01", "-e", "to=busgateway01", "-e", "silence=3", "-e", "patience=60")
+BOUNDS = ("-e", "silence=3", "-e", "patience=60")
+MOVE = ("-e", "from=app01", "-e", "to=busgateway01", *BOUNDS)
+BACK = ("-e", "from=busgateway01", "-e", "to=app01", *BOUNDS)
 
 HOSTS = ("app01", "busgateway01", "pkgs01")
 
@@ -47,10 +49,14 @@ time.sleep(600)
 HOLDS = "/var/tmp/holds-a-connection"
 
 
+def numbered(hosts: dict[str, Host]) -> contextlib.AbstractContextManager[flow.Flow]:
+    listeners = [flow.Heard(hosts[name], HEARD) for name in ("app01", "pkgs01")]
+    return flow.flowing(hosts["pkgs01"], listeners)
+
+
 @pytest.fixture(scope="module")
 def flowing(hosts: dict[str, Host]) -> Iterator[flow.Flow]:
-    listeners = [flow.Heard(hosts[name], HEARD) for name in ("app01", "pkgs01")]
-    with flow.flowing(hosts["pkgs01"], listeners) as running:
+    with numbered(hosts) as running:
         yield running
 
 
@@ -252,6 +258,39 @@ def test_the_inventory_of_before_is_refused_and_the_corrected_one_has_nothing_to
     assert bus.changed_tasks(bus.deploy()) == set()
     done = bus.playbook("check")
     assert done.returncode == 0, done.stdout
+
+
+def test_it_moves_back_and_there_again(
+    hosts: dict[str, Host], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has the journal of the relay that it had before, which is no part of this move."""
+    before, after = bus.INVENTORY, str(corrected())
+    reports = []
+    for way, target, inventory, then in (
+        (BACK, "app01", after, before),
+        (MOVE, "busgateway01", before, after),
+    ):
+        monkeypatch.setattr(bus, "INVENTORY", inventory)
+        with numbered(hosts) as flowing:
+            known = flowing.sent().keys()
+            done = bus.playbook("move", *way, "-e", "stop_after=relay")
+            assert done.returncode == 0, done.stdout
+            # Before anybody hears of it the new relay has all there was.
+            assert flowing.journaled([hosts[target]]) >= known
+            done = bus.playbook("move", *way)
+            assert done.returncode == 0, done.stdout
+            monkeypatch.setattr(bus, "INVENTORY", then)
+            bus.deploy()
+        reports.append(flowing.report([hosts[target]]))
+        # What was heard is in the backlog, too.
+        assert flowing.journaled([hosts[target]]) >= flowing.sent().keys()
+        kept = hosts[target].check_output("ls /var/lib/fedmsg-relay").split()
+        assert len([name for name in kept if re.search(r"\.db\.before-\w+$", name)]) == 1, kept
+    print("moved back, and there again:", *reports, sep="\n")
+    for report in reports:
+        assert min(report.sent.values()) > 25
+        assert (report.lost, report.doubled, report.missed) == (0, 0, 0), report
+    assert bus.changed_tasks(bus.deploy()) == set()
 
 
 def corrected() -> Path:
