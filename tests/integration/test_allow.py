@@ -234,9 +234,10 @@ def test_http_is_closed_to_strangers_and_says_so(relay: Process, guarded: Bus) -
 def test_health_warns_while_somebody_is_refused_and_stays_healthy(
     relay: Process, guarded: Bus, context: zmq.Context[Any]
 ) -> None:
-    Listener(context, as_from(STRANGER, guarded.outbound))
+    deaf = Listener(context, as_from(STRANGER, guarded.outbound))
     wait_for(lambda: refused(guarded).get("outbound"), what="a refusal")
     report = health(guarded)
+    assert not deaf.socket.closed  # nor collected: it went on trying
     assert report["healthy"] is True
     assert [w for w in report["warnings"] if w.startswith(f"{STRANGER} is not in relay_allow: ")]
 
