@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ansible.place import located, place
-    from ansible.switch import switch
+    from ansible.switch import put_all
 
 PACKAGE = "/usr/local/lib/fedmsg-relay/fedmsg_relay"
 
@@ -20,13 +20,8 @@ PACKAGE = "/usr/local/lib/fedmsg-relay/fedmsg_relay"
 def main() -> None:
     os.umask(0o022)
     files = {located(path): with_number(file) for path, file in json.load(sys.stdin).items()}
-    package = {path: file for path, file in files.items() if path.startswith(f"{PACKAGE}/")}
-    if package:
-        switch(PACKAGE, package, place)
-    for path, file in files.items():
-        if path not in package:
-            place(path, file)
-        print(path)
+    put_all(files, PACKAGE, place)
+    print(*files, sep="\n")
 
 
 def with_number(file: dict[str, Any]) -> dict[str, Any]:

@@ -39,7 +39,7 @@ from typing import TYPE_CHECKING, Any, Optional
 
 if TYPE_CHECKING:
     from ansible.place import located, place
-    from ansible.switch import switch
+    from ansible.switch import put_all
 
 UNITS = "/etc/systemd/system/"
 STARTED = (".path", ".service", ".socket", ".timer")
@@ -124,14 +124,8 @@ class Store:
         leaving = [os.path.basename(path) for path in going if is_unit(path)]
         if leaving:
             systemctl("disable", "--now", *leaving)
-        package = f"{self.library}/fedmsg_relay"
         files = {path: kept["files"].get(path) for path in changed(now, kept)}
-        modules = {path: file for path, file in files.items() if path.startswith(f"{package}/")}
-        if modules:
-            switch(package, modules, put)
-        for path, file in files.items():
-            if path not in modules:
-                put(path, file)
+        put_all(files, f"{self.library}/fedmsg_relay", put)
         os.rename(self.beside, self.path)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.open)

@@ -21,6 +21,16 @@ File = TypeVar("File")
 AT_CWD, EXCHANGE = -100, 2  # of linux/fcntl.h and linux/fs.h
 
 
+def put_all(files: dict[str, File], package: str, put: Callable[[str, File], None]) -> None:
+    """Make all `files` what they are to be: those in `package` at one moment, then the others."""
+    modules = {path: file for path, file in files.items() if path.startswith(f"{package}/")}
+    if modules:
+        switch(package, modules, put)
+    for path, file in files.items():
+        if path not in modules:
+            put(path, file)
+
+
 def switch(package: str, files: dict[str, File], put: Callable[[str, File], None]) -> None:
     """Replace the directory `package`, or make it, by a copy of itself with these files.
 
