@@ -30,8 +30,10 @@ flag, logger, name, number, step = sys.argv[1], sys.argv[2], sys.argv[3], *map(i
 with open(f"{flag}.{number}", "w") as done:
     while os.path.exists(flag):
         began = time.time()
-        rc = subprocess.call([logger, "--topic", "former", "--message", f"{name}-{number}."])
-        print(json.dumps([number, rc, began, time.time()]), file=done, flush=True)
+        command = [logger, "--topic", "former", "--message", f"{name}-{number}."]
+        run = subprocess.run(command, stderr=subprocess.PIPE, text=True)
+        said = run.stderr[-500:] if run.returncode else ""
+        print(json.dumps([number, run.returncode, began, time.time(), said]), file=done, flush=True)
         number += step
         time.sleep(1.5)
 """
@@ -58,6 +60,7 @@ class Sent:
     rc: int
     began: float
     ended: float
+    said: str
 
 
 class Flow:

@@ -102,7 +102,7 @@ def test_takeover_while_messages_flow(
     with capsys.disabled():
         print(f"\ntakeover: sent {len(sent)}, lost {len(lost)}, doubled {doubled}; "
               f"the inbound port was closed for {seconds * 1000:.0f} ms")  # fmt: skip
-    assert {message.rc for message in sent} == {0}
+    assert not [message for message in sent if message.rc]
     assert doubled == 0
     assert len(closed) == 1
     # Upstream's publisher may lose what it is sending while there is no relay, and says nothing. It
