@@ -333,8 +333,7 @@ def accept(file: str, journal: str, name: str) -> Answer:
 def copied(file: str, journal: str) -> Answer:
     """Make a copy of the old relay's journal that of the one that is going to run here."""
     provide(os.path.dirname(journal))
-    aside(journal)
-    return place(file, journal)
+    return {**aside(journal), **place(file, journal)}
 
 
 def aside(journal: str) -> Answer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import runpy
 import socket
@@ -113,3 +114,13 @@ class TestJournalOfARelayThatWasThereBefore:
 
     def test_there_may_be_none(self, tmp_path: Path) -> None:
         assert MOVE["aside"](str(tmp_path / "journal.db")) == {"aside": ""}
+
+    def test_a_copy_takes_its_place_and_says_where_it_is(
+        self, journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(MOVE["place"].__globals__, "USER", getpass.getuser())
+        (tmp_path / "copy").write_text("a copy")
+        answer = MOVE["copied"](str(tmp_path / "copy"), journal.path)
+        assert "error" not in answer
+        assert Path(answer["aside"]).read_bytes().startswith(b"SQLite format 3")
+        assert Path(journal.path).read_text() == "a copy"
