@@ -70,7 +70,7 @@ class Child(subprocess.Popen[Any]):
         """SIGSTOP, as if it hung: to it alone, or only to a process that it has started."""
         self._order("stop", pid or self.pid, signal.SIGSTOP)
         # Where it runs on another processor, it does for a moment longer.
-        wait_for(lambda: state(pid or self.pid) == "T", what=f"{self.args} to stop")
+        wait_for(lambda: state(pid or self.pid) == "T", what="it to stop")
 
     def resume(self, pid: int | None = None) -> None:
         self._order("continue", pid or self.pid, signal.SIGCONT)
