@@ -1,6 +1,6 @@
 """Remove all that the roles have put on a host, in one round trip.
 
-The roles run it with `python3 -c`; a JSON object on standard input:
+The roles run it with `python3 -I -c`; a JSON object on standard input:
 
     files        paths; `SITE/` is as in install.py. A unit is stopped and disabled first
     trees        directories that are ours with all that is in them

@@ -1,6 +1,6 @@
 """Say what a role needs to know of a host, all in one round trip. Changes nothing.
 
-The roles run it with `python3 -c`; a JSON object on standard input asks, one on standard output
+The roles run it with `python3 -I -c`; a JSON object on standard input asks, one on standard output
 answers. All keys of the request are optional:
 
     packages   names             -> packages_installed: those of them that are
