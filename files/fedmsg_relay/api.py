@@ -34,6 +34,8 @@ _depth = 0
 _overrides: dict[str, Any] = {}
 _config: global_config.Config | None = None
 _is_fork = False
+# Whether the parent had a session when it forked, which its child goes on with.
+_is_parents = False
 
 
 def init(**overrides: Any) -> None:
@@ -74,7 +76,7 @@ def publish(
         try:
             if _depth > 1:
                 return _publish_beside(given, overrides)
-            session = _session or _open_again(_overrides or _given(overrides))
+            session = _session or _open_again(overrides)
             try:
                 return session.publish(*given)
             finally:
@@ -95,7 +97,7 @@ def destroy() -> None:
 def _publish_beside(given: tuple[Any, ...], overrides: dict[str, Any]) -> Message:
     """Publish one message while this thread is publishing another one."""
     numbers = _session.numbers if _session is not None else None
-    session = Session(_config or _load(_overrides or _given(overrides)), numbers=numbers)
+    session = Session(_config or _load(_given(overrides)), numbers=numbers)
     try:
         return session.publish(*given)
     finally:
@@ -140,30 +142,34 @@ def _open(overrides: dict[str, Any], config: global_config.Config) -> Session:
 
 
 def _open_again(overrides: dict[str, Any]) -> Session:
-    """Open by what was given before. A child goes on with what its parent has read.
+    """Open for `publish(**overrides)` where there is no session, or it was the parent's.
 
-    The child may be another user by now, who may not read it.
+    A child goes on with what its parent has read: it may be another user by now, who may not.
     """
+    if overrides and not _is_parents:
+        given = _given(overrides)
+        return _open(given, _load(given))
     config = _config if _is_fork else None
-    return _open(overrides, config if config is not None else _load(overrides))
+    return _open(_overrides, config if config is not None else _load(_overrides))
 
 
 def _close(in_use: bool = False, leaving: bool = False) -> None:
     """Have no session any more. One that is in use is closed by the call that uses it."""
-    global _session
-    closing, _session = _session, None
+    global _session, _is_parents
+    closing, _session, _is_parents = _session, None, False
     if closing is not None and not in_use:
         closing.close(leaving)
 
 
 def _forget_parent() -> None:
     """In a forked child: nothing of the parent's is used, or ended."""
-    global _lock, _session, _depth, _is_fork
+    global _lock, _session, _depth, _is_fork, _is_parents
     # Another thread may have held it, and is not here.
     _lock = threading.RLock()
     _depth = 0
     _is_fork = True
     inherited, _session = _session, None
+    _is_parents = _is_parents or inherited is not None
     if inherited is not None:
         inherited.abandon()
 

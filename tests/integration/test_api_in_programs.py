@@ -6,8 +6,10 @@ Each program ends by itself, and what it publishes is in the relay's journal, or
 from __future__ import annotations
 
 import json
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,33 +17,25 @@ import pytest
 
 from tests.conftest import Bus, environment
 from tests.integration.test_publishing import spooled
+from tests.support import programs
 
 # Seconds: some of these programs once ran for ever.
 PATIENCE = 60
 
 
 def run(bus: Bus, program: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(bus.config_directory)],
-        cwd=bus.directory,
-        env={**environment(), **variables},
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-    )
+    command = [sys.executable, "-c", program, str(bus.config_directory)]
+    done = programs.run(command, cwd=bus.directory, env=environment(**variables), timeout=PATIENCE)
     assert (done.returncode, done.stderr) == (0, "")
     return done
 
 
 def relayed(bus: Bus) -> list[dict[str, Any]]:
     """The messages in the journal, in order."""
-    import sqlite3
+    with closing(sqlite3.connect(bus.journal)) as database:
+        bodies = database.execute("SELECT body FROM message ORDER BY seq")
+        return [json.loads(body) for (body,) in bodies]
 
-    with sqlite3.connect(f"file:{bus.journal}?mode=ro", uri=True) as database:
-        return [json.loads(body) for (body,) in database.execute(BODIES)]
-
-
-BODIES = "SELECT body FROM messages ORDER BY seq"
 
 INIT = """
 import os, sys
@@ -57,11 +51,16 @@ class TestFork:
         self, bus: Bus, spool: Path, before: str, destroyed: str
     ) -> None:
         bus.relay()
-        program = INIT + before + destroyed + (
-            "os.chdir('/')\n"
-            "child = os.fork()\n"
-            "fedmsg_relay.publish('child' if child == 0 else 'parent', {}, 'm')\n"
-            "child and os.waitpid(child, 0)\n"
+        program = (
+            INIT
+            + before
+            + destroyed
+            + (
+                "os.chdir('/')\n"
+                "child = os.fork()\n"
+                "fedmsg_relay.publish('child' if child == 0 else 'parent', {}, 'm')\n"
+                "child and os.waitpid(child, 0)\n"
+            )
         )
         run(bus, program)
         topics = sorted(message["topic"] for message in relayed(bus))
@@ -129,7 +128,7 @@ class TestFork:
             "for child in children: child.join()\n"
         )
         run(bus, program)
-        relay.stop()
+        relay.terminate()
         relay.wait_for_line("11 relayed")
 
 
@@ -151,7 +150,9 @@ class TestExit:
         ids=["imported at exit", "registered before ours", "published before"],
     )
     @pytest.mark.parametrize("relay", ["acknowledges", "does not", "is not there"])
-    def test_a_function_that_publishes(self, bus: Bus, tmp_path: Path, after: str, relay: str) -> None:
+    def test_a_function_that_publishes(
+        self, bus: Bus, tmp_path: Path, after: str, relay: str
+    ) -> None:
         if relay == "acknowledges":
             bus.with_journal()
         count = 2 if after == "at_the_end()\n" else 1
@@ -163,13 +164,13 @@ class TestExit:
         if running is None:
             assert len(spooled(directory)) == count
             return
-        running.stop()
+        running.terminate()
         running.wait_for_line(f"{count} relayed")
         assert spooled(directory) == []
 
 
 class TestNested:
-    """Both messages go out: that of whoever is in the middle of publishing, and that of a handler."""
+    """Whoever is in the middle of publishing has his message out, and so has a handler."""
 
     def test_a_hook_that_publishes(self, bus: Bus, spool: Path) -> None:
         bus.relay()
@@ -194,9 +195,10 @@ class TestNested:
             "    fedmsg_relay.publish('handler', {}, 'm')\n"
             "    handled += 1\n"
             "signal.signal(signal.SIGALRM, handler)\n"
-            "signal.setitimer(signal.ITIMER_REAL, 0.001, 0.004)\n"
             "published = 0\n"
-            "while handled < 50:\n"
+            "while handled < 60:\n"
+            # One at a time, at ever another moment of what this thread is about to do.
+            "    signal.setitimer(signal.ITIMER_REAL, 0.0003 * (1 + published % 12))\n"
             "    fedmsg_relay.publish('main', {}, 'm')\n"
             "    published += 1\n"
             "signal.setitimer(signal.ITIMER_REAL, 0)\n"
@@ -248,3 +250,17 @@ class TestAsyncio:
         )
         run(bus, program)
         assert sorted(message["msg"]["n"] for message in relayed(bus)) == list(range(100))
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", "-inf"])
+def test_what_is_no_number_in_json_is_an_error(bus: Bus, spool: Path, number: str) -> None:
+    bus.relay()
+    program = INIT + (
+        "try:\n"
+        f"    fedmsg_relay.publish('t', {{'load': [float({number!r})]}}, 'm')\n"
+        "except ValueError as error:\n"
+        "    print(error)\n"
+        "fedmsg_relay.publish('t', {'load': [1.5]}, 'm')\n"
+    )
+    assert "NaN or Infinity" in run(bus, program).stdout
+    assert [message["msg"] for message in relayed(bus)] == [{"load": [1.5]}]
