@@ -59,7 +59,7 @@ class Passing:
     def _pass_on(self, checked: list[Checked]) -> None:
         self._outbound.emit([each.frames for each in checked if each.frames is not None])
         if self._recorder is not None:
-            now = time.time()
+            now = self._recorder.now()
             self._recorder.add([
                 make_row((now, each.topic, each.msg_id, each.frames[1], False))
                 for each in checked
