@@ -36,6 +36,7 @@ class Descriptors:
 
     def look(self) -> None:
         """Turn away those who have come since the reserve was begun."""
+        self._limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         first = self._limit - min(RESERVE, self._limit // 4)
         # The kernel gives out the lowest one that is free.
         try:

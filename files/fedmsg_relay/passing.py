@@ -35,7 +35,6 @@ class Passing:
         self._recorder = recorder
         self._account = account
         self._senders = senders
-        senders.guard(inbound.socket)
         inbound.on_many_frames = senders.cut_off
 
     def relay_batches(self) -> None:

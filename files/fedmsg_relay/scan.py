@@ -263,6 +263,7 @@ class Scanner:
             if matched is None or matched.end() == at:
                 return at
             if matched.end() - at > LONG:
+                self.position = at
                 yield
             at = matched.end()
 

@@ -2,9 +2,9 @@
 
 libzmq bounds what waits by messages alone, a frame at a time by its size, and not at all by the
 frames of a message, which it hands out when it has the last one. So the relay looks at its own
-memory. When that grows, each connection may have one message waiting; when it grows on, the one
-that has had most read since a message of its own was last taken is cut off. Small frames take a
-multiple of what they take on the wire: that is why it is memory that decides, and not what came in.
+memory. When that grows, the connection that has had most read since a message of its own was last
+taken is cut off. (Not slowed down: a high-water mark that is lowered stops a peer for ever.) Small
+frames take a multiple of what they take on the wire: that is why memory decides, and not what came.
 """
 
 from __future__ import annotations
@@ -27,11 +27,12 @@ from . import endpoints, log, progress
 from .counts import RateLimit
 from .descriptors import Descriptors
 
-# Bytes of memory from which on senders are slowed down, from which on one is cut off, and below
-# which they are let go again. The relay without them, in a burst, has some 80 MiB.
-SLOWED = 128 << 20
-CUT = 160 << 20
-CALM = 112 << 20
+# Bytes of memory from which on senders are watched, from which on one is cut off, and below
+# which they are let go again. The relay without them has some 80 MiB in a burst, and
+# 130 while it has a message of 16 MiB.
+ALARM = 144 << 20
+CUT = 168 << 20
+CALM = 128 << 20
 
 # Seconds between two looks at the memory, and two at all connections while all is calm: of
 # hundreds, more.
@@ -100,8 +101,6 @@ class Senders:
     def __init__(self, addresses: Iterable[str], others: Iterable[str]) -> None:
         self._ports = {int(endpoints.split(address)[1]) for address in addresses}
         self._all_ports = self._ports | {int(endpoints.split(address)[1]) for address in others}
-        # With the high-water mark that each has when all is calm.
-        self._guarded: list[tuple[zmq.Socket[bytes], int]] = []
         self._connections: dict[int, _Connection] = {}
         self._seen: set[int] = set()
         self._statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
@@ -111,39 +110,34 @@ class Senders:
         self._settling = 0
         self._warnings = RateLimit()
         self._descriptors = Descriptors(self._turn_away)
-        self.is_slowed = False
+        self.is_alarmed = False
         # Since the start.
         self.counts: Counter[str] = Counter({TOO_MUCH: 0, MANY_FRAMES: 0, NO_DESCRIPTORS: 0})
-        self.slowed = 0
+        self.alarms = 0
         self.last: deque[Cut] = deque(maxlen=REMEMBERED)
-
-    def guard(self, guarded: zmq.Socket[bytes]) -> None:
-        """Bound what waits in this socket, too."""
-        mark = guarded.getsockopt(zmq.RCVHWM)
-        assert isinstance(mark, int)
-        self._guarded.append((guarded, mark))
 
     def took(self, heads: Sequence[zmq.Frame]) -> None:
         """Say whose messages have been taken, by their first frames."""
         # One of many is enough while all is calm: who sends much is among them soon.
-        for head in heads if self.is_slowed else heads[:1]:
+        for head in heads if self.is_alarmed else heads[:1]:
             self._seen.add(sender(head))
 
     def look(self) -> None:
         """Bound the memory."""
         memory = resident(self._statm)
-        if self.is_slowed and memory < CALM:
-            self._slow_down(False)
-        elif not self.is_slowed and memory >= SLOWED:
-            self._slow_down(True)
-            logger.warning("memory: %d MiB, senders are slowed down", memory >> 20)
+        if self.is_alarmed and memory < CALM:
+            self._watch_closely(False)
+        elif not self.is_alarmed and memory >= ALARM:
+            self._watch_closely(True)
+            if self._warnings.allows("memory"):
+                logger.warning("memory: %d MiB, senders are watched", memory >> 20)
+        self._descriptors.look()  # first: without any the rest cannot be done
         self._go_on_surveying(memory)
-        self._descriptors.look()
 
     def _go_on_surveying(self, memory: int) -> None:
         now = time.monotonic()
         if self._survey is None:
-            pause = 0.0 if self.is_slowed else max(SURVEY, self._survey_took / SHARE)
+            pause = 0.0 if self.is_alarmed else max(SURVEY, self._survey_took / SHARE)
             if now < self._surveyed + pause:
                 return
             self._survey, self._survey_took = self._surveys(), 0.0
@@ -173,8 +167,8 @@ class Senders:
         """For health and metrics."""
         return {
             "memory": resident(self._statm),
-            "slowed": self.slowed,
-            "is_slowed": self.is_slowed,
+            "alarms": self.alarms,
+            "is_alarmed": self.is_alarmed,
             "cut": dict(self.counts),
             "peers": [vars(each) for each in self.last],
             "descriptors": self._descriptors.state(),
@@ -183,12 +177,10 @@ class Senders:
     def close(self) -> None:
         os.close(self._statm)
 
-    def _slow_down(self, slowed: bool) -> None:
-        self.is_slowed = slowed
-        self.slowed += slowed
-        for guarded, mark in self._guarded:
-            guarded.setsockopt(zmq.RCVHWM, 1 if slowed else mark)
-        # What was freed meanwhile, to the system: or it would be slow for ever.
+    def _watch_closely(self, alarmed: bool) -> None:
+        self.is_alarmed = alarmed
+        self.alarms += alarmed
+        # What was freed meanwhile, to the system: or it would be watched for ever.
         _trim()
 
     def _surveys(self) -> Iterator[None]:
@@ -209,7 +201,11 @@ class Senders:
         self._connections = found
 
     def _found(self) -> Iterable[tuple[int, _Connection]]:
-        for name in os.listdir("/proc/self/fd"):
+        try:
+            names = os.listdir("/proc/self/fd")
+        except OSError:  # no descriptor is left for it
+            return
+        for name in names:
             fd = int(name)
             try:
                 inode = os.fstat(fd).st_ino

@@ -102,7 +102,6 @@ class Submit:
         # The second frame of each request of this turn: it knows who has sent it.
         self._heads: list[zmq.Frame] = []
         self._senders = senders
-        senders.guard(self.socket)
         self._skipping: zmq.Frame | None = None
         self._skipped = 0
         self.counts = SubmitCounts()

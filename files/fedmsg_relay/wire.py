@@ -189,9 +189,7 @@ class Checker:
             return Checked(None, TOO_LARGE, topic_text)
         return self._wrapped(topic_text, topic, escaped, cause)
 
-    def _judged(
-        self, frames: list[bytes], topic_text: str, scanned: Scanned
-    ) -> Checked | str | None:
+    def _judged(self, frames: list[bytes], topic_text: str, scanned: Scanned) -> Checked | str:
         """The message if it may go out, or with keys filled in; or else why it is to be wrapped."""
         topic, body = _topic_and_body(frames)
         spans = scanned.members
