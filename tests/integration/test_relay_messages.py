@@ -19,6 +19,7 @@ import pytest
 import zmq
 
 from tests.conftest import ROOT, Bus, Listener, Process, Sender, wait_for
+from tests.support.waiting import at_most, patient
 
 MakeListener = Callable[..., Listener]
 
@@ -89,13 +90,13 @@ def test_sigterm_drains_what_was_taken(
     relay = bus.relay()
     receiving = listener(relay)
     sender = Sender(context, bus.inbound)
-    os.kill(relay.pid, signal.SIGSTOP)
+    relay.pause()
     for number in range(20_000):
         sender.send(b"t", numbered(number, "x" * padding))
     os.kill(relay.pid, signal.SIGTERM)
-    os.kill(relay.pid, signal.SIGCONT)
+    relay.resume()
     numbers: list[int] = []
-    while len(numbers) < 20_000 and receiving.socket.poll(10_000):
+    while len(numbers) < 20_000 and receiving.socket.poll(int(patient(10) * 1000)):
         numbers.append(json.loads(receiving.socket.recv_multipart()[1])["n"])
     assert numbers == list(range(20_000))
     assert relay.child.wait(20) == 0
@@ -113,7 +114,7 @@ def test_a_publisher_that_never_pauses_cannot_hold_up_a_stop(
     while relay.is_running() and time.monotonic() - started < 20:
         chatty.send_multipart([b"t", b"x"])
     assert relay.child.wait(1) == 0
-    assert time.monotonic() - started < 5
+    at_most(5, since=started)
 
 
 def test_a_message_that_could_fill_the_memory_is_not_taken_in(
@@ -174,7 +175,8 @@ def test_linger_bounds_the_wait_for_a_listener_that_has_stopped_reading(
         pass
     started = time.monotonic()
     assert relay.terminate() == 0
-    assert 1.3 < time.monotonic() - started < 4
+    assert time.monotonic() - started > 1.3
+    at_most(4, since=started)
 
 
 class TestLog:
