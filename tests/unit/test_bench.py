@@ -90,7 +90,8 @@ def test_a_table_is_aligned() -> None:
 
 
 def test_processor_time_and_memory_are_those_of_a_process_and_its_children() -> None:
-    burn = "import time\nwhile time.process_time() < 0.5: pass\n"
+    # More than what is looked for: the kernel counts in hundredths, of each kind.
+    burn = "import time\nwhile time.process_time() < 0.6: pass\n"
     source = (
         "import subprocess, sys, time\n"
         "block = bytearray(64 << 20)\n"
