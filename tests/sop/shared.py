@@ -24,7 +24,7 @@ class Shared:
         """Whether the test is this set's, now or since earlier."""
         path = self._directory / name.replace("/", "-")
         try:
-            file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+            file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
         except FileExistsError:
             return path.read_text() == self._name
         with os.fdopen(file, "w") as taken:

@@ -54,7 +54,13 @@ def run(piece: Piece, number: int, shown: bool) -> Attempt:
 
 def _environment(piece: Piece, report: Path) -> dict[str, str]:
     # Plain text: the log is read by people and by patterns.
-    made = {**os.environ, "NO_COLOR": "1", "PY_COLORS": "0", "ANSIBLE_NOCOLOR": "1"}
+    made = {
+        **os.environ,
+        "PYTHONUNBUFFERED": "1",
+        "NO_COLOR": "1",
+        "PY_COLORS": "0",
+        "ANSIBLE_NOCOLOR": "1",
+    }
     options = [f"--junitxml={report}", "-o junit_family=xunit1", "-o junit_logging=no"]
     if piece.part in OF_PYTEST:
         # Each remembers its own failures.
@@ -90,6 +96,8 @@ def _process(
         try:
             for line in process.stdout or ():
                 kept.write(line)
+                # Whoever waits looks at the log.
+                kept.flush()
                 if shown:
                     sys.stdout.buffer.write(line)
                     sys.stdout.buffer.flush()
