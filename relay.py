@@ -177,7 +177,7 @@ class Relay:
 
     def _journal(self, checked: list[Checked]) -> None:
         if self._recorder is not None:
-            now = time.time()
+            now = self._recorder.now()
             self._recorder.add([
                 make_row((now, each.topic, each.msg_id, each.frames[1], False))
                 for each in checked

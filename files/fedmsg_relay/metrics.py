@@ -111,6 +111,9 @@ def _journal(journal: dict[str, Any]) -> Iterator[Metric]:
     yield _counter("journal_missing", help_text, _number(journal.get("unjournaled")))
     last_seq = _number(journal.get("last_seq"))
     yield _gauge("journal_last_seq", "Sequence number of the message stored last", last_seq)
+    if "clock_jumps" in journal:
+        help_text = "Jumps of the host's clock since the start"
+        yield _counter("clock_jumps", help_text, _number(journal.get("clock_jumps")))
     help_text = "Messages that wait to be written to the journal"
     yield _gauge("journal_waiting_messages", help_text, _number(journal.get("waiting")))
     help_text = "Bytes of the messages that wait"

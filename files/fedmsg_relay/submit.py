@@ -39,6 +39,8 @@ WAITERS = 100
 
 NOT_A_REQUEST = "not a request"
 NOT_COMPLETE = "not a complete message"
+NO_MSG_ID = "an empty msg_id"
+OTHER_MESSAGE = "another message has this msg_id"
 LOOKUP = "the journal cannot be read"
 
 logger = logging.getLogger(log.NAME)
@@ -110,7 +112,10 @@ class Submit:
         """Go on with what the journal has answered."""
         if isinstance(result, Found):
             for msg_id, seq in result.seqs.items():
-                self._found(msg_id, seq)
+                if msg_id in result.others:
+                    self._refuse_pending(msg_id, OTHER_MESSAGE, OTHER_MESSAGE, retry=False)
+                else:
+                    self._found(msg_id, seq)
         elif isinstance(result, NotFound):
             for msg_id in result.msg_ids:
                 self._refuse_pending(msg_id, LOOKUP, f"{LOOKUP}: {result.error}", retry=True)
@@ -158,20 +163,27 @@ class Submit:
 
     def _submit(self, envelope: list[bytes], checked: Checked) -> None:
         msg_id, frames = checked.msg_id, checked.frames or []
+        if not msg_id:  # it would be the same message as all others that have none
+            self._refuse(envelope, NO_MSG_ID, NO_MSG_ID, False, topic=checked.topic)
+            return
         error = self._recorder.refusal
         if error is not None:
             self._refuse(envelope, "journal", error, True, msg_id, checked.topic)
             return
         pending = self._pending.get(msg_id)
         if pending is not None:
+            if pending.row.body != frames[1]:
+                args = (OTHER_MESSAGE, OTHER_MESSAGE, False, msg_id, checked.topic)
+                self._refuse(envelope, *args)
+                return
             if len(pending.waiting) < WAITERS:
                 pending.waiting.append(envelope)
             self.counts.duplicate += 1
             return
-        row = Row(time.time(), checked.topic, msg_id, frames[1], True)
+        row = Row(self._recorder.now(), checked.topic, msg_id, frames[1], True)
         self._pending[msg_id] = _Pending(row, frames, [envelope])
         self._pending_bytes += len(row.body)
-        self._recorder.ask(msg_id)
+        self._recorder.ask(msg_id, row.body)
 
     def _found(self, msg_id: str, seq: int | None) -> None:
         pending = self._pending[msg_id]

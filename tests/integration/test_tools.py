@@ -77,6 +77,8 @@ class TestLogger:
             (["--json-input"], b"", "standard input is not JSON"),
             (["--json-input"], b"\xff", "standard input is not UTF-8"),
             (["--json-input", "--message", "{"], b"", "--message is not JSON"),
+            (["--json-input"], b'{"a": [NaN]}', "the message holds NaN or Infinity"),
+            (["--json-input"], b'{"a": -1e400}', "the message holds NaN or Infinity"),
         ],
     )
     def test_bad_input_is_65(
