@@ -8,6 +8,14 @@ RUN := tools/setup/run
 # A part of the tests, a file or a name: make unit ARGS="-k wire", make molecule SCENARIO=default
 ARGS ?=
 TESTS ?=
+# What of unit, integration and peer runs at a time: most of it waits most of the time. Modules with
+# something that is made once for all of their tests stay together.
+UNIT_JOBS ?= -n 2 --dist loadfile
+INTEGRATION_JOBS ?= -n 4 --dist loadfile
+PEER_JOBS ?= -n 3 --dist loadfile
+# How many times slower the relay shall be than it is: make test SLOW=10
+SLOW ?=
+export FEDMSG_TEST_SLOW := $(SLOW)
 SCENARIO ?=
 
 help: ## list the targets
@@ -30,15 +38,15 @@ lint: ## check the code, the Ansible content, the shell scripts and the document
 
 unit: ## test the modules, and what the roles refuse
 	@tools/setup/packages venv docs
-	@$(RUN) python -m pytest $(or $(TESTS),tests/unit tests/roles) $(ARGS)
+	@$(RUN) python -m pytest $(UNIT_JOBS) $(or $(TESTS),tests/unit tests/roles) $(ARGS)
 
 integration: ## test the programs as processes on this machine
 	@tools/setup/packages venv faults
-	@$(RUN) python -m pytest $(or $(TESTS),tests/integration) $(ARGS)
+	@$(RUN) python -m pytest $(INTEGRATION_JOBS) $(or $(TESTS),tests/integration) $(ARGS)
 
 peer: ## test the programs together with upstream's fedmsg
 	@FEDMSG_PEER_VENV=$$(tools/setup/venv peer) && export FEDMSG_PEER_VENV && \
-	  $(RUN) python -m pytest $(or $(TESTS),tests/peer) $(ARGS)
+	  $(RUN) python -m pytest $(PEER_JOBS) $(or $(TESTS),tests/peer) $(ARGS)
 
 guard: ## measure shortly whether the relay has become slower than it may be
 	@$(RUN) python -m pytest $(or $(TESTS),tests/guard) $(ARGS)

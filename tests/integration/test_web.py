@@ -101,11 +101,8 @@ def test_a_slow_listener_is_named(bus: Bus, relay: Process, context: zmq.Context
 
 
 def test_a_relay_that_hangs_is_not_healthy(bus: Bus, relay: Process) -> None:
-    relay.child.send_signal(signal.SIGSTOP)
-    try:
+    with relay.paused():
         wait_for(lambda: "hangs" in str(health(bus).get("problems")))
-    finally:
-        relay.child.send_signal(signal.SIGCONT)
     wait_for(lambda: health(bus)["healthy"])
 
 

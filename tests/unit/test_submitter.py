@@ -24,6 +24,7 @@ from fedmsg_relay.spool import Spool
 from fedmsg_relay.submitter import Submitter
 
 from tests.conftest import free_port, wait_for
+from tests.support.ports import server
 
 READY = b"\x04\x1c\x05READY\x0bSocket-Type\x00\x00\x00\x06ROUTER"
 
@@ -36,7 +37,7 @@ class Peer:
     """A listening TCP socket, and its connections in the order in which they came."""
 
     def __init__(self) -> None:
-        self._listening = socket.create_server(("127.0.0.1", 0))
+        self._listening = server()
         self._listening.settimeout(10)
         self.connections: list[socket.socket] = []
 
@@ -429,7 +430,7 @@ class TestNames:
             return look_up(host, port, family, kind, proto, flags)
 
         monkeypatch.setattr(socket, "getaddrinfo", resolve)
-        with socket.create_server(("127.0.0.1", 0)) as listening:
+        with server() as listening:
             listening.settimeout(10)
             one = submitter(f"tcp://relay.example:{listening.getsockname()[1]}")
             assert asked.wait(10)

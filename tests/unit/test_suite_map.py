@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import ast
 import functools
 import os
 import subprocess
 from pathlib import Path
 
 import pytest
-from suite import changed, plan
+from suite import changed, imports, plan
 from suite.changed import Row
+from suite.imports import reached
 
 from tests.conftest import ROOT
 
@@ -27,8 +27,6 @@ DELIBERATELY_EVERYTHING = (
     "tools/setup/run",
     "tools/setup/venv",
 )
-# Where a name that is imported is looked for: the root, what is on every test's path, a scenario's.
-PATHS = ("", "files", "tools", "molecule/shared", "molecule/default/tests")
 
 
 @functools.cache
@@ -71,39 +69,6 @@ def test_what_rows_name_exists() -> None:
                 assert (ROOT / test).exists(), f"{file}: {each}"
 
 
-def imported(file: str) -> set[str]:
-    """The files of the project that a Python file imports, at the top of it or anywhere else."""
-    beside = str(Path(file).parent)
-    found: set[str] = set()
-    for node in ast.walk(ast.parse((ROOT / file).read_text())):
-        names: list[str] = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                package = Path(file).parents[node.level - 1]
-                base = ".".join([*package.parts, *filter(None, [base])])
-            names = [base, *(f"{base}.{alias.name}" for alias in node.names)]
-        for name in names:
-            for path in (*PATHS, beside):
-                candidate = str(Path(path, *name.split(".")).with_suffix(".py"))
-                if (ROOT / candidate).is_file():
-                    found.add(candidate)
-    return found
-
-
-@functools.cache
-def reached(file: str) -> frozenset[str]:
-    """What a test runs of the project by importing it, and what that imports in turn."""
-    found: set[str] = set()
-    new = imported(file)
-    while new:
-        found |= new
-        new = {more for each in new for more in imported(each)} - found
-    return frozenset(found)
-
-
 def wrong(map_: list[Row], tests: list[str]) -> list[str]:
     """`FILE does not run TEST, which imports it`, for each."""
     return [
@@ -114,11 +79,7 @@ def wrong(map_: list[Row], tests: list[str]) -> list[str]:
     ]
 
 
-TESTS = [
-    file
-    for file in tracked()
-    if Path(file).name.startswith("test_") and file.endswith(".py") and "/sop/" not in file
-]
+TESTS = imports.tests()
 
 
 def test_a_file_that_a_test_imports_runs_that_test() -> None:
@@ -132,6 +93,13 @@ def test_a_wrong_row_is_caught() -> None:
     assert {"tests/sop/plain.py", "tests/sop/document.py"} <= reached(test)
     map_ = [Row(("tests/sop/document.py",), ("sop", "unit:tests/unit/test_sop.py")), *ROWS]
     assert wrong(map_, [test]) == [f"tests/sop/document.py does not run {test}, which imports it"]
+
+
+def test_tests_that_import_from_another_test_run_with_it() -> None:
+    selected = changed.row_of("tests/sop/plain.py", [Row(("*",), ("{importers}",))])
+    assert selected
+    assert selected.of("tests/sop/plain.py") == ["unit:tests/unit/test_sop_plain.py"]
+    assert "molecule/pair" in imports.importers("molecule/shared/flow.py")
 
 
 @pytest.mark.parametrize(

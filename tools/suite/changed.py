@@ -14,11 +14,13 @@ from pathlib import Path, PurePosixPath
 
 import yaml
 
+from . import imports
 from .plan import ROOT, Piece, Plan, PlanError
 
 MAP = ROOT / "tests" / "map.yml"
 # Where the changes begin if nobody says: the first of these that git knows.
 BASES = ("@{upstream}", "origin/main", "origin/master", "main", "master")
+IMPORTERS = "{importers}"
 # Always: it is quick, and looks at files of every kind.
 ALWAYS = ("lint",)
 
@@ -26,7 +28,8 @@ ALWAYS = ("lint",)
 @dataclass(frozen=True)
 class Row:
     """`run`: names of pieces, of parts, or PART:TESTS, such as unit:tests/unit/test_wire.py and
-    sop:relay-down. {file} stands for the path of the file, {stem} for its name without suffix."""
+    sop:relay-down. {file} stands for the path of the file, {stem} for its name without suffix, and
+    {importers} for the tests that import it."""
 
     files: tuple[str, ...]
     run: tuple[str, ...]
@@ -36,7 +39,13 @@ class Row:
 
     def of(self, file: str) -> list[str]:
         stem = PurePosixPath(file).stem
-        return [each.replace("{file}", file).replace("{stem}", stem) for each in self.run]
+        found: list[str] = []
+        for each in self.run:
+            if each == IMPORTERS:
+                found += imports.importers(file)
+            else:
+                found.append(each.replace("{file}", file).replace("{stem}", stem))
+        return found
 
 
 def rows(path: Path = MAP) -> list[Row]:
