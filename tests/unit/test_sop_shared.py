@@ -1,4 +1,4 @@
-"""Two sets of hosts share the tests of the SOP: each is run once, and those of one file together."""
+"""Two sets of hosts share the tests of the SOP: each runs once, those of one file together."""
 
 from __future__ import annotations
 
@@ -57,10 +57,16 @@ def test_only_one_of_many_gets_a_test(tmp_path: Path) -> None:
 
 
 def run(directory: Path, name: str) -> subprocess.Popen[bytes]:
+    plugins = ["-p", "tests.sop.plugin", "-p", "without_hosts", "-p", "no:cacheprovider"]
+    options = [
+        "--sop-shared",
+        str(directory / "taken"),
+        "--junitxml",
+        str(directory / f"{name}.xml"),
+    ]
+    pages = [str(directory / "test_together.py"), "docs/sop.adoc"]
     return subprocess.Popen(
-        [sys.executable, "-m", "pytest", "-p", "tests.sop.plugin", "-p", "without_hosts"]
-        + ["--sop-shared", str(directory / "taken"), "--junitxml", str(directory / f"{name}.xml")]
-        + ["-p", "no:cacheprovider", str(directory / "test_together.py"), "docs/sop.adoc"],
+        [sys.executable, "-m", "pytest", *plugins, *options, *pages],
         cwd=ROOT,
         env={**os.environ, "SOP_SET": name, "PYTHONPATH": f"{directory}:{ROOT}"},
         stdout=subprocess.DEVNULL,
