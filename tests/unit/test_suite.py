@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -115,6 +117,24 @@ def test_what_fails_is_tried_once_more_after_all_others_and_named() -> None:
     assert (a.ok, b.ok, c.ok) == (True, True, False)
     assert a.again == {"tests.a::test_y": "AssertionError: late"}
     assert (b.again, c.again, c.failed) == ({}, {}, ["tests.c::test_y"])
+
+
+def test_variables_of_make_test_are_not_those_of_its_parts(tmp_path: Path) -> None:
+    """`make test ARGS=changed SLOW=10`: parts are to be slow, and changed is no test of theirs."""
+    (tmp_path / "Makefile").write_text(
+        "ARGS ?=\nSLOW ?=\ntest:\n\t@$(PYTHON) run.py\nunit:\n\t@echo 'got <$(ARGS)> <$(SLOW)>'\n"
+    )
+    (tmp_path / "run.py").write_text(
+        f"import sys; sys.path.insert(0, {str(ROOT / 'tools')!r})\n"
+        "from pathlib import Path\n"
+        "from suite import attempt, plan\n"
+        "attempt.ROOT = Path.cwd(); attempt.LOGS = plan.LOGS = Path('logs')\n"
+        "made = attempt.run(plan.Piece('unit'), 1, False)\n"
+        "print(made.status, made.text)\n"
+    )
+    command = ["make", "test", "ARGS=changed", "SLOW=10", f"PYTHON={sys.executable}"]
+    said = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+    assert said.split("\n")[0] == "0 got <> <10>"
 
 
 # What came of it

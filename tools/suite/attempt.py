@@ -17,6 +17,8 @@ from .plan import LOGS, ROOT, Piece
 
 # Parts of pytest's alone, of which what failed can be run without the rest.
 OF_PYTEST = ("unit", "integration", "peer", "guard")
+# `make test ARGS=changed` hands its variables on to every make below it.
+OF_ANOTHER_MAKE = ("ARGS", "TESTS", "SCENARIO", "MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES", "MAKELEVEL")
 # Seconds in which what is stopped can clean up.
 GRACE = 20
 SHARED = LOGS / "sop-shared"
@@ -55,7 +57,7 @@ def run(piece: Piece, number: int, shown: bool) -> Attempt:
 def _environment(piece: Piece, report: Path) -> dict[str, str]:
     # Plain text: the log is read by people and by patterns.
     made = {
-        **os.environ,
+        **{key: value for key, value in os.environ.items() if key not in OF_ANOTHER_MAKE},
         "PYTHONUNBUFFERED": "1",
         "NO_COLOR": "1",
         "PY_COLORS": "0",
