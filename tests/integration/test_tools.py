@@ -240,13 +240,17 @@ class TestLogger:
         writer.start()
         try:
             before = -1
-            while written != before:  # until nothing moves any more
-                before = written
-                time.sleep(0.3)
+
+            def nothing_moves_any_more() -> bool:
+                nonlocal before
+                before, last = written, before
+                return written == last
+
+            wait_for(nothing_moves_any_more, pause=0.3)
             assert written < total
         finally:
             relay.resume()
-            writer.join(30)
+            writer.join()
         child.stdin.close()
         assert child.wait(30) == 0
         logs = [body_of(receiving.receive())["msg"]["log"] for _ in range(total)]

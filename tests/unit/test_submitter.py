@@ -123,7 +123,8 @@ class TestLibzmq:
         self, submitter: MakeSubmitter, context: zmq.Context[Any], kind: int, size: int
     ) -> None:
         relay = context.socket(kind)
-        port = relay.bind_to_random_port("tcp://127.0.0.1")
+        port = free_port()
+        relay.bind(f"tcp://127.0.0.1:{port}")
         one = submitter(f"tcp://127.0.0.1:{port}")
         until(one.is_ready, one)
         body = os.urandom(size)
@@ -149,7 +150,8 @@ class TestLibzmq:
         relay = context.socket(zmq.ROUTER)
         relay.setsockopt(zmq.HEARTBEAT_IVL, 20)
         relay.setsockopt(zmq.HEARTBEAT_TIMEOUT, 200)
-        port = relay.bind_to_random_port("tcp://127.0.0.1")
+        port = free_port()
+        relay.bind(f"tcp://127.0.0.1:{port}")
         one = submitter(f"tcp://127.0.0.1:{port}")
         until(one.is_ready, one)
         end = time.monotonic() + 1
@@ -165,7 +167,8 @@ class TestLibzmq:
         self, submitter: MakeSubmitter, context: zmq.Context[Any], kind: int
     ) -> None:
         other = context.socket(kind)
-        port = other.bind_to_random_port("tcp://127.0.0.1")
+        port = free_port()
+        other.bind(f"tcp://127.0.0.1:{port}")
         one = submitter(f"tcp://127.0.0.1:{port}")
         until(
             lambda: one.is_ready() or one.due < time.monotonic() + 1, one
@@ -189,7 +192,8 @@ class TestLibzmq:
     ) -> None:
         relay = context.socket(zmq.ROUTER)
         relay.setsockopt(zmq.IPV6, host == "[::1]")
-        port = relay.bind_to_random_port("tcp://[::1]" if host == "[::1]" else "tcp://127.0.0.1")
+        port = free_port()
+        relay.bind(f"tcp://{'[::1]' if host == '[::1]' else '127.0.0.1'}:{port}")
         one = submitter(f"tcp://{host}:{port}")
         until(one.is_ready, one)
 
@@ -541,7 +545,8 @@ class TestDelivery:
         relay = context.socket(zmq.ROUTER)
         relay.setsockopt(zmq.HEARTBEAT_IVL, 20)
         relay.setsockopt(zmq.HEARTBEAT_TIMEOUT, 200)
-        port = relay.bind_to_random_port("tcp://127.0.0.1")
+        port = free_port()
+        relay.bind(f"tcp://127.0.0.1:{port}")
         senders = []
 
         def serve() -> None:
