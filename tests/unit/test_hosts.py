@@ -52,7 +52,12 @@ def test_the_packages_are_those_of_the_roles() -> None:
 
 def test_another_list_of_packages_is_another_image(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[str] = []
-    monkeypatch.setattr(images, "_exists", lambda name: not made.append(name))
+
+    def exists(name: str) -> bool:
+        made.append(name)
+        return True
+
+    monkeypatch.setattr(images, "_exists", exists)
     monkeypatch.setattr(images, "_packages_of_roles", lambda: ["python3-zmq"])
     first = images.ensure_image("trixie", ("roles",))
     assert images.ensure_image("trixie", ("roles",)) == first

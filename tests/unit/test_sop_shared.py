@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tests.conftest import ROOT
 from tests.sop.shared import Shared
+from tests.support.programs import Child
 
 # As test_drill.py, whose tests build on each other.
 TOGETHER = """
@@ -56,7 +57,7 @@ def test_only_one_of_many_gets_a_test(tmp_path: Path) -> None:
         assert sum(pool.map(lambda each: each.take("flood"), sets)) == 1
 
 
-def run(directory: Path, name: str) -> subprocess.Popen[bytes]:
+def started(directory: Path, name: str) -> Child:
     plugins = ["-p", "tests.sop.plugin", "-p", "without_hosts", "-p", "no:cacheprovider"]
     options = [
         "--sop-shared",
@@ -65,7 +66,7 @@ def run(directory: Path, name: str) -> subprocess.Popen[bytes]:
         str(directory / f"{name}.xml"),
     ]
     pages = [str(directory / "test_together.py"), "docs/sop.adoc"]
-    return subprocess.Popen(
+    return Child(
         [sys.executable, "-m", "pytest", *plugins, *options, *pages],
         cwd=ROOT,
         env={**os.environ, "SOP_SET": name, "PYTHONPATH": f"{directory}:{ROOT}"},
@@ -76,8 +77,8 @@ def run(directory: Path, name: str) -> subprocess.Popen[bytes]:
 def test_two_sets_run_every_test_once_between_them(tmp_path: Path) -> None:
     (tmp_path / "test_together.py").write_text(TOGETHER)
     (tmp_path / "without_hosts.py").write_text(WITHOUT_HOSTS)
-    both = [run(tmp_path, name) for name in ("1", "2")]
-    assert [process.wait(100) for process in both] == [0, 0]
+    with started(tmp_path, "1") as one, started(tmp_path, "2") as other:
+        assert (one.wait(100), other.wait(100)) == (0, 0)
     ran = [
         {case.attrib["name"] for case in ET.parse(tmp_path / f"{name}.xml").iter("testcase")}
         for name in ("1", "2")
