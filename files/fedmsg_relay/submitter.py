@@ -12,11 +12,11 @@ asked, and a relay's PING is answered then.
 from __future__ import annotations
 
 import json
-import re
 import socket
 import time
 
 from . import zmtp
+from .address import parts
 from .errors import PublishError
 from .lookup import Lookup
 
@@ -27,10 +27,6 @@ if TYPE_CHECKING:
 
     from .config import Config
     from .polling import Poller
-
-# As endpoints.py has it.
-_HOST = r"\*|[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+(?:%[A-Za-z0-9._-]+)?\]"
-_ENDPOINT = re.compile(rf"tcp://({_HOST}):([0-9]{{1,5}})", re.ASCII)
 
 HANDSHAKE = 30.0  # seconds that it may take: libzmq's ZMQ_HANDSHAKE_IVL
 LARGEST_REPLY = 1 << 20  # bytes: an error is one line
@@ -237,8 +233,8 @@ class Submitter:
 
 
 def _host_and_port(endpoint: str) -> tuple[str, int]:
-    found = _ENDPOINT.fullmatch(endpoint)
-    if found is None or not 0 < int(found[2]) < 65536:
-        raise PublishError(f"relay_submit: {endpoint!r} is not an address like tcp://host:port")
+    found = parts(endpoint)
+    if found is None:
+        raise PublishError(f"relay_submit: {endpoint!a} is not an address like tcp://host:port")
     # A wildcard is what its service binds, so seen from here it is this machine.
-    return ("127.0.0.1" if found[1] == "*" else found[1].strip("[]")), int(found[2])
+    return ("127.0.0.1" if found[0] == "*" else found[0]), found[1]

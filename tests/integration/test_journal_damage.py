@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,8 +37,7 @@ def replace_log(bus: Bus) -> None:
 def submit(bus: Bus, client: Submitter, first: int, last: int, acknowledged: set[str]) -> None:
     """Submit, each until it is acknowledged."""
     for number in range(first, last):
-        while not client.submit(*numbered(number))["ok"]:
-            time.sleep(0.05)
+        wait_for(lambda n=number: client.submit(*numbered(n))["ok"], pause=0.05)  # type: ignore[misc]
         acknowledged.add(f"id-{number}")
 
 
