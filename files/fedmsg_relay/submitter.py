@@ -13,12 +13,12 @@ only while it is asked, and a relay's PING is answered then.
 from __future__ import annotations
 
 import json
-import re
 import select
 import socket
 import time
 
 from . import zmtp
+from .address import parts
 from .errors import PublishError
 from .lookup import Lookup
 
@@ -30,10 +30,6 @@ if TYPE_CHECKING:
     from .config import Config
     from .lookup import Found
     from .polling import Poller
-
-# As endpoints.py has it.
-_HOST = r"\*|[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+(?:%[A-Za-z0-9._-]+)?\]"
-_ENDPOINT = re.compile(rf"tcp://({_HOST}):([0-9]{{1,5}})", re.ASCII)
 
 # Seconds after which a name's next address is tried beside those that have not answered (RFC 8305).
 NEXT_ADDRESS = 0.25
@@ -305,8 +301,8 @@ def _is_connected(over: socket.socket) -> bool:
 
 
 def _host_and_port(endpoint: str) -> tuple[str, int]:
-    found = _ENDPOINT.fullmatch(endpoint)
-    if found is None or not 0 < int(found[2]) < 65536:
-        raise PublishError(f"relay_submit: {endpoint!r} is not an address like tcp://host:port")
+    found = parts(endpoint)
+    if found is None:
+        raise PublishError(f"relay_submit: {endpoint!a} is not an address like tcp://host:port")
     # A wildcard is what its service binds, so seen from here it is this machine.
-    return ("127.0.0.1" if found[1] == "*" else found[1].strip("[]")), int(found[2])
+    return ("127.0.0.1" if found[0] == "*" else found[0]), found[1]

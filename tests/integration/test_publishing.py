@@ -24,7 +24,7 @@ MakeListener = Callable[..., Listener]
 OURS = {
     f"fedmsg_relay.{name}"
     for name in (
-        *("cli", "config", "delivery", "errors", "logger", "lookup", "message"),
+        *("address", "cli", "config", "delivery", "errors", "logger", "lookup", "message"),
         *("polling", "session", "spool", "submitter", "zmtp"),
     )
 }

@@ -274,13 +274,7 @@ class TestLog:
     def test_a_summary_while_there_is_traffic_and_none_without(
         self, bus: Bus, context: zmq.Context[Any]
     ) -> None:
-        starter = bus.directory / "start.py"
-        starter.write_text(
-            f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n"
-            "import relay\nrelay.SUMMARY_PERIOD = 0.3\n"
-            f"sys.exit(relay.main(['--config-filename', {str(bus.config_directory)!r}]))\n"
-        )
-        relay = bus.start(sys.executable, starter)
+        relay = bus.relay_with("relay.SUMMARY_PERIOD = 0.3")
         relay.wait_for_line("ready")
         sender = Sender(context, bus.inbound)
         summaries = "since the last summary: 1 relayed"
@@ -297,14 +291,10 @@ class TestLog:
         log.parent.mkdir()
         # A line for each message: as many repairs as this test sends.
         bus.configure("z", relay_log=str(log))
-        starter = bus.directory / "start.py"
-        starter.write_text(
-            f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n"
-            "import relay, fedmsg_relay.counts as counts\n"
-            "counts.RateLimit.__init__.__defaults__ = (10**9, 60.0)\n"
-            f"sys.exit(relay.main(['--config-filename', {str(bus.config_directory)!r}]))\n"
+        relay = bus.relay_with(
+            "import fedmsg_relay.counts as counts\n"
+            "counts.RateLimit.__init__.__defaults__ = (10**9, 60.0)"
         )
-        relay = bus.start(sys.executable, starter)
         wait_for(lambda: log.exists() and "ready" in log.read_text())
         sender = Sender(context, bus.inbound)
         total = 3000

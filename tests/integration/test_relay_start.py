@@ -223,9 +223,9 @@ def test_messages_are_held_until_listeners_have_had_time_to_come_back(
     bus: Bus, context: zmq.Context[Any]
 ) -> None:
     bus.configure("z", zmq_reconnect_ivl=100, zmq_reconnect_ivl_max=1500)
+    started = time.monotonic()
     relay = bus.relay(ready=False)
     relay.wait_for_line("inbound: scripts connect to")
-    started = time.monotonic()
     sender = Sender(context, bus.inbound)
     body = b'{"topic":"t","timestamp":1,"msg_id":"%d"}'
     for number in range(100):
@@ -233,8 +233,8 @@ def test_messages_are_held_until_listeners_have_had_time_to_come_back(
     late = Listener(context, bus.outbound)
     relay.wait_for_line("1 now")
     assert [late.receive()[1] for _ in range(100)] == [body % number for number in range(100)]
-    # 1.5 s, one interval, and a margin, less what had passed before we looked.
-    assert time.monotonic() - started > 1.2
+    # 1.5 s, one interval, and a margin.
+    assert time.monotonic() - started > 1.5
     at_most(4, since=started)
 
 
@@ -346,8 +346,10 @@ def test_systemd_is_told(bus: Bus, kind: str) -> None:
     with socket.create_connection(("127.0.0.1", int(bus.inbound.rpartition(":")[2])), timeout=5):
         pass
     assert notify.has("STATUS=0 relayed, 0 repaired, 0 dropped, 0 listeners")
+    # What has been read by now is not counted, or a test that looks late would see many at once.
+    pings = notify.seen.count("WATCHDOG=1")
     before = time.monotonic()
-    wait_for(lambda: notify.has("") and notify.seen.count("WATCHDOG=1") >= 5)
+    wait_for(lambda: notify.has("") and notify.seen.count("WATCHDOG=1") >= pings + 5)
     assert time.monotonic() - before > 0.5
     at_most(4, since=before)
     relay.terminate()

@@ -11,7 +11,7 @@ from typing import Any
 
 from . import programs
 from .ports import free_address, free_port
-from .programs import RELAY, Program, environment
+from .programs import RELAY, ROOT, Program, environment
 from .waiting import SLOWED
 
 # The default of the config's `timeout`, in seconds.
@@ -72,6 +72,16 @@ class Bus:
         if ready:
             process.wait_for_line("ready")
         return process
+
+    def relay_with(self, patch: str) -> Program:
+        """Start our relay after some Python has changed it, `relay.SUMMARY_PERIOD = 1`."""
+        starter = self.directory / "patched" / RELAY.name
+        starter.parent.mkdir()
+        starter.write_text(
+            f"import sys\nsys.path.insert(0, {str(ROOT)!r})\nimport relay\n{patch}\n"
+            f"sys.exit(relay.main(['--config-filename', {str(self.config_directory)!r}]))\n"
+        )
+        return self.start(sys.executable, starter)
 
     def tool(self, name: str, *options: str, **run: Any) -> subprocess.CompletedProcess[str]:
         """Run `fedmsg-NAME` of ours to its end."""
