@@ -55,5 +55,5 @@ class Lookup:
 
     def _look_up(self, family: int, flags: int) -> None:
         kind = socket.SOCK_STREAM
-        self.found = socket.getaddrinfo(self._host, self._port, family, kind, 0, flags)
+        self.found = list(socket.getaddrinfo(self._host, self._port, family, kind, 0, flags))
         self.is_done = True

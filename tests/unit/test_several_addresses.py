@@ -70,7 +70,9 @@ def ready_after(monkeypatch: pytest.MonkeyPatch, port: int, addresses: list[str]
 
 
 def port_of(router: zmq.Socket[bytes]) -> int:
-    return int(router.last_endpoint.decode().rpartition(":")[2])
+    endpoint = router.getsockopt(zmq.LAST_ENDPOINT)
+    assert isinstance(endpoint, bytes)
+    return int(endpoint.rstrip(b"\0").rpartition(b":")[2])
 
 
 def test_the_first_refuses(monkeypatch: pytest.MonkeyPatch, router: zmq.Socket[bytes]) -> None:
