@@ -134,6 +134,12 @@ def problems(feed: Feed, backlog_error: str | None) -> list[str]:
         found.append(f"the journal is still not open{_for(state.get('started'), state)}")
     if backlog_error is not None and kind not in ("failing", "opening"):
         found.append(f"the backlog cannot be read: {backlog_error}")
+    descriptors = part(part(state, "senders"), "descriptors")
+    if descriptors.get("short_since") is not None:
+        found.append(
+            f"descriptors run out, newcomers are turned away: {descriptors.get('limit')} are the"
+            f" limit{_for(descriptors.get('short_since'), state)}"
+        )
     log = part(state, "log")
     if log:
         found.append(
@@ -162,6 +168,14 @@ def warnings(feed: Feed) -> list[str]:
                 f"{peer.get('address')} is not in relay_allow: {peer.get('connections')}"
                 " connections refused"
             )
+    senders = part(feed.state, "senders")
+    if senders.get("is_alarmed"):
+        found.append(
+            f"the memory is at {_whole(senders.get('memory')) >> 20} MiB: senders are watched"
+        )
+    for peer in _objects(senders, "peers"):
+        if now - _time(peer.get("time")) < RECENT:
+            found.append(f"publisher {peer.get('address')} was cut off: {peer.get('cause')}")
     recent = feed.recent()
     if recent.seconds >= RECENT_LEAST and recent.messages > FLOOD * recent.seconds:
         rate, seconds = recent.messages / recent.seconds, recent.seconds
