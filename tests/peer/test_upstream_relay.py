@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.ports import free_address, server
 from tests.support.programs import Program
+from tests.support.waiting import at_most
 
 from .bus import Bus, Listener
 
@@ -91,9 +92,8 @@ def test_python_scripts_publish(upstream: Upstream) -> None:
 
 def test_publisher_does_not_sleep(upstream: Upstream) -> None:
     config = upstream.bus.config_file("sleepy", post_init_sleep=3600)
-    started = time.monotonic()
+    # The limit of every program is shorter.
     assert upstream.bus.logger("--message", "now", config=config).returncode == 0
-    assert time.monotonic() - started < 3600
     assert upstream.heard(1) == [("org.fedoraproject.dev.logger.log", {"log": "now"})]
 
 
@@ -153,7 +153,7 @@ def test_a_config_that_has_a_submit_address_which_the_relay_does_not(upstream: U
     config = upstream.bus.config_file("early", relay_submit=free_address())
     started = time.monotonic()
     done = upstream.bus.logger("--message", "early", "--verbose", config=config)
-    assert time.monotonic() - started < 3
+    at_most(3, since=started)
     assert done.returncode == 0
     assert f"handed to {upstream.bus.inbound}, which does not acknowledge" in done.stderr
     assert upstream.heard(1) == [("org.fedoraproject.dev.logger.log", {"log": "early"})]

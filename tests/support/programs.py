@@ -90,7 +90,8 @@ class Child(subprocess.Popen[Any]):
         return status
 
     def wait(self, timeout: float | None = None) -> int:
-        status = super().wait(timeout)
+        """Wait for its end, patiently if there is a limit."""
+        status = super().wait(None if timeout is None else patient(timeout))
         self._ended()
         return status
 
@@ -228,7 +229,7 @@ class Program:
     def wait_for_end(self, timeout: float = 30.0) -> int:
         """Wait for it to end by itself; its exit status."""
         try:
-            return self.child.wait(patient(timeout))
+            return self.child.wait(timeout)
         except subprocess.TimeoutExpired:
             self.fail(f"has not ended within {patient(timeout):g} s")
 
@@ -256,7 +257,7 @@ class Program:
         if self.is_running():
             self.child.send_signal(number)
         try:
-            return self.child.wait(patient(timeout))
+            return self.child.wait(timeout)
         except subprocess.TimeoutExpired:
             self.child.kill()
             return self.child.wait()

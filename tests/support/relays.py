@@ -11,8 +11,8 @@ from typing import Any
 
 from . import programs
 from .ports import free_address, free_port
-from .programs import RELAY, Program, environment
-from .waiting import SLOWED
+from .programs import RELAY, ROOT, Program, environment
+from .waiting import SLOWED, patient
 
 # The default of the config's `timeout`, in seconds.
 TIMEOUT = 2
@@ -73,12 +73,22 @@ class Bus:
             process.wait_for_line("ready")
         return process
 
+    def relay_with(self, patch: str) -> Program:
+        """Start our relay after some Python has changed it, `relay.SUMMARY_PERIOD = 1`."""
+        starter = self.directory / "patched" / RELAY.name
+        starter.parent.mkdir()
+        starter.write_text(
+            f"import sys\nsys.path.insert(0, {str(ROOT)!r})\nimport relay\n{patch}\n"
+            f"sys.exit(relay.main(['--config-filename', {str(self.config_directory)!r}]))\n"
+        )
+        return self.start(sys.executable, starter)
+
     def tool(self, name: str, *options: str, **run: Any) -> subprocess.CompletedProcess[str]:
         """Run `fedmsg-NAME` of ours to its end."""
         env = environment(**run.pop("env", {}))
         return programs.run([*self.command(name), *options], env=env, cwd=self.directory, **run)
 
-    PATIENT = ("--warning", "30000", "--critical", "40000")
+    PATIENT = ("--warning", "30000", "--critical", "40000", "--timeout", f"{patient(5):g}")
 
     def probe(self, *options: str) -> subprocess.CompletedProcess[str]:
         """Run `fedmsg-probe` so that a busy machine's answers, which come late, are no warning."""
