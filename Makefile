@@ -2,11 +2,20 @@
 SHELL := bash
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit integration peer guard molecule sop sop-mutate sop-prove drill bench delivery docs clean
+.PHONY: help demo test test-all lint unit integration peer guard molecule sop sop-mutate sop-prove drill bench delivery docs clean
 
 RUN := tools/setup/run
 # A part of the tests, a file or a name: make unit ARGS="-k wire", make molecule SCENARIO=default
 ARGS ?=
+TESTS ?=
+# What of unit, integration and peer runs at a time: most of it waits most of the time. Modules with
+# something that is made once for all of their tests stay together.
+UNIT_JOBS ?= -n 2 --dist loadfile
+INTEGRATION_JOBS ?= -n 4 --dist loadfile
+PEER_JOBS ?= -n 3 --dist loadfile
+# How many times slower the relay shall be than it is: make test SLOW=10
+SLOW ?=
+export FEDMSG_TEST_SLOW := $(SLOW)
 SCENARIO ?=
 
 help: ## list the targets
@@ -16,9 +25,12 @@ demo: ## boot three hosts, deploy to them, send messages and show them arrive
 	@tools/setup/packages venv hosts
 	@$(RUN) tools/demo
 
-test: ## run lint, unit, integration, peer, guard, molecule (but move and truth: see README.md) and sop
+test: ## run all tests (but move and truth), or what a change touches: make test ARGS=changed
 	@tools/setup/packages venv lint faults docs hosts
-	@SOP_HOSTS=destroy MOLECULE_AGAIN=1 MOLECULE_EXCEPT="move truth" tools/test lint unit integration peer guard molecule sop
+	@$(RUN) tools/test $(ARGS)
+
+test-all: ## run all tests, move and truth too
+	@$(MAKE) test ARGS=everything
 
 lint: ## check the code, the Ansible content, the shell scripts and the documents
 	@tools/setup/packages venv lint docs
@@ -26,23 +38,23 @@ lint: ## check the code, the Ansible content, the shell scripts and the document
 
 unit: ## test the modules, and what the roles refuse
 	@tools/setup/packages venv docs
-	@$(RUN) python -m pytest tests/unit tests/roles $(ARGS)
+	@$(RUN) python -m pytest $(UNIT_JOBS) $(or $(TESTS),tests/unit tests/roles) $(ARGS)
 
 integration: ## test the programs as processes on this machine
 	@tools/setup/packages venv faults
-	@$(RUN) python -m pytest tests/integration $(ARGS)
+	@$(RUN) python -m pytest $(INTEGRATION_JOBS) $(or $(TESTS),tests/integration) $(ARGS)
 
 peer: ## test the programs together with upstream's fedmsg
 	@FEDMSG_PEER_VENV=$$(tools/setup/venv peer) && export FEDMSG_PEER_VENV && \
-	  $(RUN) python -m pytest tests/peer $(ARGS)
+	  $(RUN) python -m pytest $(PEER_JOBS) $(or $(TESTS),tests/peer) $(ARGS)
 
 guard: ## measure shortly whether the relay has become slower than it may be
-	@$(RUN) python -m pytest tests/guard $(ARGS)
+	@$(RUN) python -m pytest $(or $(TESTS),tests/guard) $(ARGS)
 
-molecule: ## test the roles on real systemd hosts
+molecule: ## test the roles on real systemd hosts: make molecule SCENARIO=default
 	@tools/setup/packages venv hosts
 	@FEDMSG_OLDEST_VENV=$$(tools/setup/venv ansible-oldest) && export FEDMSG_OLDEST_VENV && \
-	  $(RUN) tools/molecule $(SCENARIO)
+	  $(RUN) $(if $(SCENARIO),tools/molecule $(SCENARIO),tools/test molecule)
 
 sop: ## break hosts and mend them as docs/sop.adoc says: make sop ARGS="-k port-in-use"
 	@tools/setup/packages venv docs hosts

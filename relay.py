@@ -5,7 +5,8 @@
                                                     ├─► check ─► outbound (XPUB) ◄─ SUB connects
     fedmsg-logger ─ request ─► submit (ROUTER) ─────┘     └────► journal ─► reply, backlog (HTTP)
 
-The way of a message is `_relay_batches`, and fedmsg_relay.submit for those that are acknowledged.
+The way of a message is fedmsg_relay.passing, and fedmsg_relay.submit for those that are
+acknowledged.
 One thread owns the sockets and waits for nothing else: a bound SUB or XSUB sends its subscription
 to a newcomer only when its thread runs, so a relay that pauses for half a second loses every
 publisher that comes and goes meanwhile. Disks and HTTP clients are other threads' and processes'
@@ -27,21 +28,23 @@ import zmq
 from fedmsg_relay import __version__, access, log, preflight, process, sockets, state, systemd
 from fedmsg_relay import config as global_config
 from fedmsg_relay.account import SUMMARY_PERIOD, Account
+from fedmsg_relay.desk import Desk
 from fedmsg_relay.errors import FedmsgRelayError
 from fedmsg_relay.inbound import Inbound
-from fedmsg_relay.journal import make_row
 from fedmsg_relay.loop import Loop
 from fedmsg_relay.monitoring import FREQUENCY, Monitoring
 from fedmsg_relay.outbound import SURVEY_PERIOD, Outbound
+from fedmsg_relay.passing import Passing
 from fedmsg_relay.recorder import Opened, Recorder
+from fedmsg_relay.senders import LOOK, Senders, keep_memory_small
 from fedmsg_relay.submit import Submit
 from fedmsg_relay.web import Web
-from fedmsg_relay.wire import INTERNAL_ERROR, Checked, Checker
+from fedmsg_relay.wire import Checker
 
 NAME = "fedmsg-relay"
 
-# Batches relayed before timers, signals and listeners get their turn: some milliseconds.
-BATCHES = 10
+# Seconds of one turn of the loop for messages that take long to check.
+WORK = 0.01
 
 # Connections the kernel keeps for us while we do not accept: a hundred scripts may start at once.
 LISTEN_BACKLOG = 4096
@@ -67,18 +70,24 @@ class Relay:
         self._config = config
         self._addresses = addresses
         validated = bool(config.get("validate_signatures"))
-        self._checker = Checker(config["relay_max_message_bytes"], validated)
         self._monitoring = Monitoring(config)
         self._account = Account(self._monitoring)
+        most = config["relay_max_message_bytes"]
+        checker = Checker(most, validated, self._account.enter_not_strict)
+        self._desk = Desk(checker, self._account.enter_internal_error)
         self._stopping = False
         self._started = time.time()
         self._context = zmq.Context(io_threads=config["io_threads"])
         self._inbound = Inbound(self._context, config)
         self._outbound = Outbound(self._context, config)
         self._recorder = Recorder(config) if config["relay_journal"] is not None else None
+        parts = (self._inbound, self._desk, self._outbound, self._recorder, self._account)
+        self._senders = Senders([*addresses.inbound, *addresses.submit], addresses.outbound)
+        self._passing = Passing(*parts, self._senders)
         self._submit: Submit | None = None
         self._web = Web(list(addresses.http), config["relay_journal"], config["relay_allow"])
         self._loop = Loop(self._account.enter_internal_error)
+        self._loop.every(LOOK, self._senders.look)
         self._access = access.of(config, addresses.hosts, self._context, self._loop)
         self._loop.every(SURVEY_PERIOD, self._outbound.survey)
         self._loop.every(STATE_PERIOD, self._tell_state)
@@ -99,18 +108,18 @@ class Relay:
         self._loop.on_input(self._outbound.listeners.monitor, self._count_listeners)
         self._loop.on_input(self._outbound.socket, self._count_listeners)
         self._bind(self._outbound.socket, "outbound: listeners", self._addresses.outbound, passed)
-        self._loop.on_input(self._inbound.socket, self._relay_batches)
+        self._loop.on_input(self._inbound.socket, self._passing.relay_batches)
         self._bind(self._inbound.socket, "inbound: scripts", self._addresses.inbound, passed)
         if self._recorder is not None and self._addresses.submit:
-            parts = (self._recorder, self._checker.check, self._outbound.emit)
-            self._submit = Submit(self._context, self._config, *parts)
+            ours = (self._recorder, self._desk, self._outbound.emit, self._senders)
+            self._submit = Submit(self._context, self._config, *ours)
             self._submit.on_emitted = self._account.enter_submitted
             self._loop.on_input(self._submit.socket, self._receive_submits)
             self._bind(self._submit.socket, "submit: publishers", self._addresses.submit, passed)
         systemd.close_unnamed(passed)
         self._web.open()
         while not self._stopping and not self._outbound.release_is_due():
-            self._loop.turn(HOLD_CHECK)
+            self._turn(HOLD_CHECK)
         self._outbound.release()
         self._remember_listeners()
 
@@ -122,7 +131,7 @@ class Relay:
         systemd.notify("READY=1", f"STATUS={self._status()}")
         logger.info("ready")
         while not self._stopping:
-            self._loop.turn(FREQUENCY)
+            self._turn(FREQUENCY)
         systemd.notify("STOPPING=1", "STATUS=draining")
         self._outbound.release()
         self._drain()
@@ -147,6 +156,7 @@ class Relay:
         self._monitoring.close()
         self._access.close()
         self._inbound.close()
+        self._senders.close()
         if self._recorder is not None:
             self._recorder.close()
             self._take_results()
@@ -156,33 +166,10 @@ class Relay:
         self._web.close()
         self._context.term()
 
-    def _relay_batches(self) -> None:
-        """The way of a message: receive, check, emit, journal; many at a time when many come."""
-        for _ in range(BATCHES):
-            received = self._inbound.receive()
-            if not received:
-                return
-            started = time.perf_counter()
-            checked = [self._check(frames) for frames in received]
-            self._outbound.emit([each.frames for each in checked if each.frames is not None])
-            self._journal(checked)
-            self._account.enter(checked, time.perf_counter() - started)
-
-    def _check(self, frames: list[bytes]) -> Checked:
-        try:
-            return self._checker.check(frames)
-        except Exception:  # a bug, and not a reason to be without the other messages
-            self._account.enter_internal_error()
-            return Checked(None, INTERNAL_ERROR, "")
-
-    def _journal(self, checked: list[Checked]) -> None:
-        if self._recorder is not None:
-            now = time.time()
-            self._recorder.add([
-                make_row((now, each.topic, each.msg_id, each.frames[1], False))
-                for each in checked
-                if each.frames is not None
-            ])  # fmt: skip
+    def _turn(self, longest: float) -> None:
+        """One turn of the loop, and some work on what takes long to check."""
+        self._loop.turn(longest if self._desk.is_idle else 0.0)
+        self._desk.work(WORK)
 
     def _receive_submits(self) -> None:
         if self._submit is not None:
@@ -211,14 +198,17 @@ class Relay:
         before = seen = self._account.counts.received
         now = quiet_since = time.monotonic()
         end = now + STOP
-        while now < end and (now < quiet_since + QUIET or self._acknowledgements_are_due()):
-            self._loop.turn(max(0.0, quiet_since + QUIET - now))
+        while now < end and (now < quiet_since + QUIET or self._is_busy()):
+            self._turn(max(0.0, quiet_since + QUIET - now))
             now = time.monotonic()
             if self._account.counts.received != seen:
                 seen, quiet_since = self._account.counts.received, now
         logger.info("stopping: %d messages drained", seen - before)
 
-    def _acknowledgements_are_due(self) -> bool:
+    def _is_busy(self) -> bool:
+        """Whether something is being checked, or acknowledgements are due."""
+        if not self._desk.is_idle or self._inbound.is_skipping:
+            return True
         return bool(self._submit and self._recorder and self._recorder.refusal is None)
 
     def _bind(
@@ -247,9 +237,9 @@ class Relay:
         return f"{self._account.counts}, {len(self._outbound.listeners)} listeners"
 
     def _tell_state(self) -> None:
-        parts = (self._account.counts, self._submit, self._recorder, self._outbound)
         told = {"started": self._started, "refused": self._access.refusals()}
-        self._web.tell({**told, **state.collect(*parts)})
+        parts = (self._submit, self._recorder, self._outbound, self._desk, self._senders)
+        self._web.tell({**told, **state.collect(self._account.counts, *parts)})
 
 
 def serve(config: global_config.Config, addresses: preflight.RelayAddresses) -> None:
@@ -280,6 +270,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"{NAME} {__version__}")
     args = parser.parse_args(argv)
 
+    keep_memory_small()
     process.prepare(NAME, SWITCH_INTERVAL)
     try:
         config = global_config.load(args.config_filename, system=True)

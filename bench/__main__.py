@@ -10,10 +10,12 @@ import sys
 import time
 from pathlib import Path
 
+from tests.support.programs import ROOT
+
 from . import document, results
 from .parts import PARTS
 from .plan import Plan
-from .processes import ROOT, MeasurementError
+from .processes import MeasurementError
 from .subjects import KINDS
 
 # Not a part: only what follows the parts.

@@ -16,8 +16,10 @@ import time
 import uuid
 from pathlib import Path
 
+from tests.support.programs import ROOT
+
 from . import messages
-from .processes import ROOT, MeasurementError
+from .processes import MeasurementError
 from .subjects import our_environment
 
 JOURNALS = ROOT / "build" / "bench" / "journals"

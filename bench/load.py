@@ -12,8 +12,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from tests.support.programs import ROOT
+from tests.support.waiting import wait_for
+
 from . import counters, listener, sender
-from .processes import ROOT, MeasurementError, Program, cpu_seconds
+from .processes import MeasurementError, Program, cpu_seconds
 from .subjects import Subject, environment
 
 # What may be on the way to all listeners together, in messages for each and in bytes: less than
@@ -174,7 +177,7 @@ class Load:
         """End it. What was `received`, what is `missing` and `doubled`, on all connections."""
         self._shared[counters.STOP] = 1
         for program in (self._sender, self._listener):
-            program.wait_for_end()
+            program.finish()
         report: dict[str, Any] = json.loads(self._report.read_text(encoding="utf-8"))
         return report
 
@@ -185,18 +188,18 @@ class Load:
         return pairs[::2], pairs[1::2]
 
     def _wait_for(self, slot: int) -> None:
-        end = time.monotonic() + 60
-        while not self._shared[slot]:
+        def reached() -> int:
             for program in (*self._programs, self._subject.program):
-                if program.child.poll() is not None:
-                    program.fail(f"ended with {program.child.returncode}")
-            if time.monotonic() > end:
-                raise MeasurementError(f"{self._subject.name}: the load was not ready within 60 s")
-            time.sleep(0.005)
+                if not program.is_running():
+                    program.fail(f"ended with {program.exit_status}")
+            return self._shared[slot]
+
+        what = f"the load of {self._subject.name}"
+        wait_for(reached, 60, what, pause=0.005, error=MeasurementError)
 
     def _start(self, name: str, order: dict[str, Any]) -> Program:
         command: list[str | Path] = [sys.executable, "-m", f"bench.{name}", json.dumps(order)]
         env = environment(self._directory, PYTHONPATH=str(ROOT))
-        program = Program(name, command, self._directory, env)
+        program = Program(self._directory, command, env, name=name)
         self._programs.append(program)
         return program

@@ -10,9 +10,11 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from tests.support.waiting import wait_for
+
 from .load import Load
 from .plan import Plan, Row, alternated
-from .processes import family, peak_memory
+from .processes import MeasurementError, family, peak_memory
 from .subjects import JOURNAL, KINDS, RELAY, Kind
 from .throughput import MAIN, Cell
 
@@ -49,8 +51,7 @@ def measure(kind: Kind, cell: Cell, messages: int) -> dict[str, Any]:
         idle = peak_memory(subject.pid)
         load.go()
         started = time.monotonic()
-        while load.sent < messages:
-            time.sleep(0.01)
+        wait_for(lambda: load.sent >= messages, 600, "the burst", error=MeasurementError)
         load.pause()
         return {
             "messages": load.sent,

@@ -10,10 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from tests.support.programs import ROOT
+
 from . import journals, throughput
 from .load import Load
 from .plan import Plan, Row, alternated
-from .processes import ROOT, Program
+from .processes import Program
 from .subjects import JOURNAL, JournaledRelay, Kind, environment
 from .throughput import MAIN
 
@@ -58,7 +60,7 @@ class _Readers:
         self._report = subject.directory / "readers"
         command: list[str | Path] = [sys.executable, "-m", "bench.readers", subject.http]
         env = environment(subject.directory, PYTHONPATH=str(ROOT))
-        self._program = Program("readers", [*command, self._report], subject.directory, env)
+        self._program = Program(subject.directory, [*command, self._report], env, name="readers")
         self._started = time.monotonic()
 
     def stop(self) -> dict[str, float]:

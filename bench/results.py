@@ -14,8 +14,9 @@ from typing import Any
 
 import zmq
 
+from tests.support.programs import ROOT
+
 from .plan import Plan, Row
-from .processes import ROOT
 from .subjects import peer_venv
 
 

@@ -16,9 +16,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.ports import free_address
+
 from .plan import Plan, Row
-from .processes import MeasurementError, wait_for
-from .subjects import JOURNAL, JournaledRelay, Kind, environment, free_address, peer_venv
+from .processes import MeasurementError
+from .subjects import JOURNAL, JournaledRelay, Kind, environment, peer_venv
 
 DISTRIBUTION = "/usr/bin/python3"
 
@@ -58,7 +60,7 @@ def measure(
     rows: list[Row] = []
     with kind.start() as relay:
         assert isinstance(relay, JournaledRelay)
-        relay.program.wait_for(lambda: "ready" in relay.program.output, "being ready")
+        relay.program.wait_for_line("ready")
         commands = list(_commands(relay, pythons))
         env = environment(relay.directory)
         for number in range(rounds):
@@ -78,7 +80,9 @@ def _check_arrival(relay: JournaledRelay, rows: list[Row]) -> None:
     ours = sum(row["subject"] in (ACKED, INBOUND) for row in rows)
     theirs = sum(row["subject"] == UPSTREAM_LOGGER for row in rows)
     least = ours + theirs // 2
-    wait_for(lambda: (relay.journaled() or 0) >= least, f"{least} messages of the scripts", 5)
+    relay.program.wait_for(
+        lambda: (relay.journaled() or 0) >= least, f"{least} messages of the scripts"
+    )
 
 
 def interpreters() -> dict[str, str]:

@@ -13,10 +13,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from tests.support.programs import ROOT
+
 from . import newcomers, slow_disk
 from .load import Load
 from .plan import Plan, Row, alternated
-from .processes import ROOT, Program
+from .processes import Program
 from .subjects import JOURNAL, KINDS, Kind, environment
 from .throughput import MAIN
 
@@ -66,12 +68,12 @@ def newcomers_at(address: str, directory: Path) -> Iterator[list[float]]:
     order = newcomers.Order(address, str(stop), str(report))
     command: list[str | Path] = [sys.executable, "-m", "bench.newcomers", json.dumps(asdict(order))]
     env = environment(directory, PYTHONPATH=str(ROOT))
-    program = Program("newcomers", command, directory, env)
+    program = Program(directory, command, env, name="newcomers")
     waits: list[float] = []
     try:
         yield waits
         stop.touch()
-        program.wait_for_end()
+        program.finish()
     finally:
         program.stop()
     waits += json.loads(report.read_text(encoding="utf-8"))

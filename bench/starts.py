@@ -16,10 +16,11 @@ from typing import Any
 
 import zmq
 
+from tests.support.programs import ROOT
+
 from . import messages
 from .load import Load
 from .plan import Plan, Row, alternated
-from .processes import ROOT
 from .subjects import JOURNAL, KINDS, RELAY, UPSTREAM, JournaledRelay, Kind, Relay, Subject
 from .throughput import MAIN
 

@@ -7,9 +7,7 @@ is left.
 from __future__ import annotations
 
 import os
-import random
 import shutil
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -20,7 +18,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from .processes import ROOT, MeasurementError, Program
+from tests.support.ports import free_address
+from tests.support.programs import ROOT, bare_environment
+
+from .processes import MeasurementError, Program
 
 RELAY = "relay"
 JOURNAL = "relay+journal"
@@ -63,28 +64,9 @@ def kinds(names: Sequence[str], checkouts: Sequence[Path]) -> list[Kind]:
     return found
 
 
-def free_address() -> str:
-    """A port of 127.0.0.1 below those that outgoing connections take theirs from."""
-    while True:
-        port = random.randrange(20_000, 32_000)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        return f"tcp://127.0.0.1:{port}"
-
-
 def environment(directory: Path, **variables: str) -> dict[str, str]:
     """For a program that is measured: nothing of this user's config or this virtual environment."""
-    return {
-        "HOME": str(directory),
-        "LANG": "C.UTF-8",
-        "LOGNAME": "bench",
-        "PATH": os.environ["PATH"],
-        "PYTHONUNBUFFERED": "1",
-        **variables,
-    }
+    return bare_environment(directory, LOGNAME="bench", **variables)
 
 
 def our_environment(checkout: Path, directory: Path, **variables: str) -> dict[str, str]:
@@ -140,7 +122,7 @@ class Subject:
     def launch(self, under: Sequence[str | Path] = (), **variables: str) -> Program:
         """Start it, as the argument of the command `under` if there is one."""
         command, env = self.command()
-        program = Program("subject", [*under, *command], self.directory, {**env, **variables})
+        program = Program(self.directory, [*under, *command], {**env, **variables}, name="subject")
         self._programs.append(program)
         return program
 

@@ -8,9 +8,17 @@ from collections.abc import Sequence
 from . import log
 from .counts import Counts, RateLimit
 from .monitoring import Monitoring
-from .wire import INTERNAL_ERROR, Checked
+from .wire import INTERNAL_ERROR, NOT_STRICT, NULL, UNSEEN, Checked
 
 SUMMARY_PERIOD = 60.0  # seconds
+
+# What a line of the log says beside the cause: what is behind it, and what to do.
+WHY = {
+    NULL: "; this is what upstream's publisher sends, with exit status 0, when it cannot sign, as"
+    " with pyOpenSSL 24.3 or later: publish with fedmsg-logger of fedmsg-relay on that host",
+    NOT_STRICT: "; no JSON to strict parsers, such as jq and those of Node, Go and Java",
+    UNSEEN: "; it would have taken too long to check",
+}
 
 logger = logging.getLogger(log.NAME)
 
@@ -39,7 +47,18 @@ class Account:
         if self._warnings.allows(cause):
             # %a: a topic is the sender's text, and must not be able to forge a line of this log.
             more = "; more of these are only counted" * self._warnings.is_last(cause)
-            logger.warning("%s: %s, topic %.200a%s", verb, cause, checked.topic, more)
+            logger.warning(
+                "%s: %s, topic %.200a%s%s", verb, cause, checked.topic, WHY.get(cause, ""), more
+            )
+
+    def enter_not_strict(self, topic: str) -> None:
+        """Enter that a message which goes out has NaN or Infinity in it."""
+        self.counts.noted[NOT_STRICT] += 1
+        if self._warnings.allows(NOT_STRICT):
+            more = "; more of these are only counted" * self._warnings.is_last(NOT_STRICT)
+            logger.warning(
+                "passed on: %s, topic %.200a%s%s", NOT_STRICT, topic, WHY[NOT_STRICT], more
+            )
 
     def enter_submitted(self) -> None:
         """Enter one message of the submit side that has been emitted."""

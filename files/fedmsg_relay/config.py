@@ -25,6 +25,7 @@ Config: TypeAlias = "dict[str, Any]"
 
 ETC_DIRECTORY = "/etc/fedmsg.d"
 ETC_FILE = "/etc/fedmsg-config.py"
+# The type of a symbolic link in a mode (stat.S_IFLNK): its own permissions mean nothing.
 
 # Milliseconds for zmq_*, bytes for *_bytes, and seconds for all other times.
 DEFAULTS: Config = {
@@ -106,12 +107,16 @@ def load(path: str | None = None, *, system: bool = False) -> Config:
     """The merged and validated config.
 
     `path` names one file, or a directory whose `*.py` are loaded in sorted order, and nothing else
-    is read then. `system` is for daemons: only what lies in /etc is read, and a file that cannot be
-    read is an error rather than a warning. Root never reads another user's `./` or `~` either.
+    is read then; without it a command reads what the environment variable FEDMSG_CONFIG names.
+    `system` is for daemons: only what lies in /etc is read, and a file that cannot be read is an
+    error rather than a warning. Root never reads another user's `./` or `~` either. Nobody reads
+    what another user may write: these files are executed.
 
     Raises ConfigError, which names the file and the line, or the key.
     """
     etc_only = system or os.geteuid() == 0
+    if path is None and not system:
+        path = os.environ.get("FEDMSG_CONFIG")
     merged: Config = {}
     for filename in _given(path) if path else _searched(etc_only):
         _merge(merged, _execute(filename, must_be_readable=system or path is not None))
@@ -169,15 +174,46 @@ def _given(path: str) -> list[str]:
 def _searched(etc_only: bool) -> Iterable[str]:
     yield from _python_files(ETC_DIRECTORY)
     if not etc_only:
-        yield from _python_files(os.path.expanduser("~/.fedmsg.d"))
-        yield from _python_files(os.path.join(os.getcwd(), "fedmsg.d"))
+        for base, directory in _own_places():
+            yield from _own_python_files(os.path.join(base, directory))
         if "VIRTUAL_ENV" in os.environ:
-            yield from _python_files(os.path.join(os.environ["VIRTUAL_ENV"], "etc/fedmsg.d"))
+            yield from _own_python_files(os.path.join(os.environ["VIRTUAL_ENV"], "etc/fedmsg.d"))
     yield from filter(os.path.isfile, [ETC_FILE])
     if not etc_only:
-        home = os.path.expanduser("~/.fedmsg-config.py")
-        here = os.path.join(os.getcwd(), "fedmsg-config.py")
-        yield from filter(os.path.isfile, [home, here])
+        for base, directory in _own_places():
+            path = os.path.join(base, directory[: -len(".d")] + "-config.py")
+            yield from filter(_is_own, filter(os.path.isfile, [path]))
+
+
+def _own_places() -> Iterable[tuple[str, str]]:
+    """The user's own directories, and what theirs is called: of the home, and the one we are in."""
+    yield os.path.expanduser("~"), ".fedmsg.d"
+    try:
+        yield os.getcwd(), "fedmsg.d"
+    except OSError:  # it has been removed, or may not be entered
+        return
+
+
+def _own_python_files(directory: str) -> list[str]:
+    """As `_python_files`, of a place of the user's: what cannot be read there is passed over."""
+    try:
+        found = _python_files(directory)
+    except ConfigError:
+        return []  # as upstream does: another user's home, a service's, a directory of root's
+    return [path for path in found if _is_own(path)] if found and _is_own(directory) else []
+
+
+def _is_own(path: str) -> bool:
+    """Whether nobody but this user and root can have written it; else says so."""
+    from . import trust
+
+    try:
+        reason = trust.why_not(os.path.abspath(path))
+    except OSError:
+        return False
+    if reason is not None:
+        print(f"warning: {path} is passed over: {reason}", file=sys.stderr)
+    return reason is None
 
 
 def _python_files(directory: str) -> list[str]:

@@ -9,11 +9,15 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Counts:
-    """Messages since the start: `untouched` went out byte for byte, the others by cause."""
+    """Messages since the start: `untouched` went out byte for byte, the others by cause.
+
+    `noted` are among those that went out: they are as their sender wanted them, and worth a count.
+    """
 
     untouched: int = 0
     repaired: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
+    noted: Counter[str] = field(default_factory=Counter)
 
     @property
     def relayed(self) -> int:
@@ -24,13 +28,14 @@ class Counts:
         return self.relayed + _total(self.dropped)
 
     def copy(self) -> Counts:
-        return Counts(self.untouched, self.repaired.copy(), self.dropped.copy())
+        return Counts(self.untouched, self.repaired.copy(), self.dropped.copy(), self.noted.copy())
 
     def since(self, earlier: Counts) -> Counts:
         return Counts(
             self.untouched - earlier.untouched,
             self.repaired - earlier.repaired,
             self.dropped - earlier.dropped,
+            self.noted - earlier.noted,
         )
 
     def __str__(self) -> str:
@@ -38,6 +43,7 @@ class Counts:
         return (
             f"{self.relayed} relayed, {_total(self.repaired)} repaired"
             f"{_causes(self.repaired)}, {_total(self.dropped)} dropped{_causes(self.dropped)}"
+            + "".join(f", {number} with {cause}" for cause, number in sorted(self.noted.items()))
         )
 
 

@@ -68,6 +68,9 @@ _NEVER = float("inf")
 # Contexts whose end is not waited for: see `Delivery.close`.
 _left_behind: list[zmq.Context[zmq.Socket[bytes]]] = []
 
+# In a child: sockets and contexts of its parent.
+_inherited: list[object] = []
+
 # What became of one message: `kind` is one of the constants above.
 Outcome = namedtuple("Outcome", ("kind", "where", "seq", "why"), defaults=(None, None, ""))
 
@@ -138,7 +141,8 @@ class Delivery:
         self._replied = 0.0  # when the route last replied, or was first sent something to reply to
         self._stall = self._first_stall
         self._hold_off_until = 0.0
-        self._sent_unacknowledged = False
+        # Whether a relay that does not acknowledge was sent something.
+        self.sent_unacknowledged = False
 
     def put(self, topic: bytes, body: bytes, tag: Any) -> None:
         """Take one message, waiting while as much as may be is under way."""
@@ -187,14 +191,27 @@ class Delivery:
             address.close(linger if address is self._route else 0)
         if self._context is None:
             return True
-        if leaving and not self._sent_unacknowledged:
+        if leaving and not self.sent_unacknowledged:
             _left_behind.append(self._context)
             return True
         self._context.term()
-        if not self._sent_unacknowledged or linger <= 0:
+        if not self.sent_unacknowledged or linger <= 0:
             return True
         took = time.monotonic() - started
         return bool(took < linger / 1000)
+
+    def abandon(self) -> None:
+        """In a forked child: close what was inherited here, and leave it open at the parent's.
+
+        libzmq's threads are not here: its sockets must never be closed, nor collected.
+        """
+        for address in self._addresses:
+            if isinstance(address.connection, Submitter):
+                address.connection.close()
+            elif address.connection is not None:
+                _inherited.append(address.connection)
+        if self._context is not None:
+            _inherited.append(self._context)
 
     def why(self) -> str:
         """Why no relay takes messages: what each of them said last, or says to a connection now."""
@@ -416,7 +433,7 @@ class Delivery:
                 route.trouble = f"it has taken nothing for {self._timeout:g} s, its queue is full"
                 self._give_up()
                 return
-            self._sent_unacknowledged = True
+            self.sent_unacknowledged = True
             self._settle(self._unsent.popleft(), Outcome(HANDED, route.endpoint))
 
     def _all_refuse(self, now: float) -> bool:

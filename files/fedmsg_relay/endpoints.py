@@ -10,6 +10,7 @@ import errno
 import socket
 from typing import NamedTuple
 
+from .address import parts
 from .errors import ConfigError
 
 WILDCARDS = ("*", "0.0.0.0", "::")
@@ -26,21 +27,27 @@ class Endpoint(NamedTuple):
     def is_wildcard(self) -> bool:
         return self.host in WILDCARDS
 
-    def at(self, address: str) -> str:
-        """This endpoint with `address`, a numeric address or `*`, in place of the host."""
-        return f"tcp://{_bracketed(address)}:{self.port}"
+    def at(self, host: str) -> str:
+        """This endpoint with `host`, a numeric address or `*`, in place of its own."""
+        return f"tcp://{_bracketed(host)}:{self.port}"
 
 
 def parse(text: str, key: str) -> Endpoint:
     """Take `tcp://host:port` apart. Raises ConfigError, which names `key`."""
-    scheme, _, rest = text.partition("://")
-    host, _, port = rest.rpartition(":")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    valid = port.isascii() and port.isdigit() and 0 < int(port) < 65536
-    if scheme != "tcp" or not host or not valid:
-        raise ConfigError(f"{key}: {text!r} is not an address like tcp://host:port")
-    return Endpoint(text, host, int(port))
+    found = parts(text)
+    if found is None:
+        raise ConfigError(f"{key}: {text!a} is not an address like tcp://host:port{_hint(text)}")
+    return Endpoint(text, *found)
+
+
+def _hint(text: str) -> str:
+    if text.isascii():
+        return ""
+    name = text.partition("://")[2].rpartition(":")[0]
+    try:
+        return f": write its name as {name.encode('idna').decode()}"
+    except UnicodeError:
+        return ": its name is not ASCII"
 
 
 def resolve(endpoint: Endpoint) -> list[str]:

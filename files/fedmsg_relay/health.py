@@ -28,6 +28,9 @@ RECENT = 30.0
 RECENT_LEAST = 5.0
 FLOOD = 200.0
 
+# Seconds for which a jump of the host's clock is told of.
+JUMP_TOLD = 3600.0
+
 # Bytes in a line. What is longer is no state of ours.
 LONGEST_LINE = 4 << 20
 
@@ -131,6 +134,12 @@ def problems(feed: Feed, backlog_error: str | None) -> list[str]:
         found.append(f"the journal is still not open{_for(state.get('started'), state)}")
     if backlog_error is not None and kind not in ("failing", "opening"):
         found.append(f"the backlog cannot be read: {backlog_error}")
+    descriptors = part(part(state, "senders"), "descriptors")
+    if descriptors.get("short_since") is not None:
+        found.append(
+            f"descriptors run out, newcomers are turned away: {descriptors.get('limit')} are the"
+            f" limit{_for(descriptors.get('short_since'), state)}"
+        )
     log = part(state, "log")
     if log:
         found.append(
@@ -145,6 +154,7 @@ def warnings(feed: Feed) -> list[str]:
     missing = part(feed.state, "journal").get("unjournaled")
     if missing:
         found.append(f"{missing} messages since the start are missing from the backlog")
+    found += _about_clock(part(feed.state, "journal"))
     for slow in slow_listeners(feed.state):
         about = "" if slow.get("exact") else "up to "
         found.append(
@@ -158,6 +168,14 @@ def warnings(feed: Feed) -> list[str]:
                 f"{peer.get('address')} is not in relay_allow: {peer.get('connections')}"
                 " connections refused"
             )
+    senders = part(feed.state, "senders")
+    if senders.get("is_alarmed"):
+        found.append(
+            f"the memory is at {_whole(senders.get('memory')) >> 20} MiB: senders are watched"
+        )
+    for peer in _objects(senders, "peers"):
+        if now - _time(peer.get("time")) < RECENT:
+            found.append(f"publisher {peer.get('address')} was cut off: {peer.get('cause')}")
     recent = feed.recent()
     if recent.seconds >= RECENT_LEAST and recent.messages > FLOOD * recent.seconds:
         rate, seconds = recent.messages / recent.seconds, recent.seconds
@@ -166,6 +184,17 @@ def warnings(feed: Feed) -> list[str]:
         for cause, number in sorted(counter.items()):
             found.append(f"{verb} in the last {recent.seconds:.0f} s: {number} ({cause})")
     return found
+
+
+def _about_clock(journal: State) -> list[str]:
+    waiting, jump = journal.get("clock_waiting"), journal.get("clock_jump")
+    if isinstance(waiting, (int, float)):
+        return [f"this host's clock was set back by {-waiting:.0f} s: is it right?"]
+    ago = _between(journal.get("clock_jumped"), journal.get("clock_now"))
+    if isinstance(jump, (int, float)) and ago < JUMP_TOLD:
+        way = "ahead" if jump > 0 else "back"
+        return [f"this host's clock jumped {abs(jump):.0f} s {way}, {ago:.0f} s ago: is it right?"]
+    return []
 
 
 def report(feed: Feed, backlog_error: str | None) -> dict[str, Any]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from typing import Callable
+
 import zmq
 
 from . import sockets
@@ -12,9 +15,20 @@ from .config import Config
 QUEUE_MESSAGES = 10_000
 
 # One batch: some hundred microseconds of small messages, so that none waits long for the others,
-# and no more than that of memory.
+# and some ten milliseconds of the worst ones there are.
 BATCH_MESSAGES = 100
-BATCH_BYTES = 1 << 20
+BATCH_BYTES = 1 << 16
+
+# Bytes a message may have beyond the limit, to be counted; what has more, and could fill the
+# memory, ends its sender's connection instead.
+A_LITTLE = 1 << 20
+
+# Frames of a message that are kept: with a third it is none of ours, whatever follows.
+KEPT = 3
+# Frames that nobody sends by mistake, and seconds for them in one go. libzmq hands out no other
+# message before it has handed out all of one.
+MANY = 1000
+AT_ONCE = 0.01
 
 # A number: the arithmetic of enumerations takes longer than the receiving.
 _NOBLOCK = int(zmq.NOBLOCK)
@@ -29,31 +43,67 @@ class Inbound:
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], config: Config) -> None:
         self.socket = sockets.make(context, zmq.XSUB, config)
-        # Twice the limit: what is a little too large is counted, and what could fill the memory
-        # ends its sender's connection instead.
-        self.socket.setsockopt(zmq.MAXMSGSIZE, 2 * config["relay_max_message_bytes"])
+        self.socket.setsockopt(zmq.MAXMSGSIZE, largest_frame(config))
         self.socket.setsockopt(zmq.RCVHWM, QUEUE_MESSAGES)
         self.socket.send(b"\x01")
+        # The first frame of each message of the last batch: it knows who has sent it.
+        self.heads: list[zmq.Frame] = []
+        # Called with the first frame of a message of very many.
+        self.on_many_frames: Callable[[zmq.Frame], object] = lambda head: None
+        self._skipped = 0
+        self._skipping: zmq.Frame | None = None
 
     def receive(self) -> list[list[bytes]]:
-        """The next messages, each a list of its frames; empty if there are none. Never waits."""
+        """The next messages, each a list of its frames; empty if there are none. Never waits.
+
+        Of a message of more than KEPT frames these alone.
+        """
         receive = self.socket.recv
         batch: list[list[bytes]] = []
+        heads = self.heads = []
         size = 0
         try:
+            if self._skipping is not None and not self._skip():
+                return batch
             while len(batch) < BATCH_MESSAGES and size < BATCH_BYTES:
                 # Not recv_multipart: it asks the socket after each frame whether there are more,
                 # which takes three times as long as the receiving. A frame knows.
                 frame = receive(_NOBLOCK, False)
+                heads.append(frame)
                 frames = [frame.bytes]
                 while frame.more:
                     frame = receive(_NOBLOCK, False)
                     frames.append(frame.bytes)
+                    if len(frames) == KEPT and frame.more:
+                        self._skipped, self._skipping = KEPT, heads[-1]
+                        self._skip()
+                        break
                 batch.append(frames)
-                size += len(frames[-1])
+                if self._skipping is not None:
+                    break
+                size += len(frames[0]) + len(frames[-1])
         except zmq.Again:
             pass
         return batch
+
+    @property
+    def is_skipping(self) -> bool:
+        """Whether there is more of a message of very many frames: to be received from again."""
+        return self._skipping is not None
+
+    def _skip(self) -> bool:
+        """Take the rest of a message, or some of it. True: all of it is taken."""
+        assert self._skipping is not None
+        receive, end = self.socket.recv, time.monotonic() + AT_ONCE
+        while True:
+            self._skipped += 1
+            if not receive(_NOBLOCK, False).more:
+                self._skipping = None
+                return True
+            if self._skipped == MANY:
+                self.on_many_frames(self._skipping)
+            if self._skipped % 128 == 0 and time.monotonic() > end:
+                return False
 
     def refuse_more(self) -> None:
         """Tell publishers to send no more. What they had sent can still be received.
@@ -64,3 +114,9 @@ class Inbound:
 
     def close(self) -> None:
         self.socket.close(linger=0)
+
+
+def largest_frame(config: Config) -> int:
+    """Bytes of one frame that libzmq takes from a publisher."""
+    most: int = config["relay_max_message_bytes"]
+    return most + min(most, A_LITTLE)

@@ -10,6 +10,7 @@ mode). It is private to the user it belongs to.
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import sqlite3
@@ -77,12 +78,27 @@ CHECKED_WHOLE = 32 << 20
 CHECKPOINT_PAGES = 4000
 WAL_BYTES = 64 << 20
 
+# Rows, and bytes of them, whose times are corrected in one transaction.
+RESTAMPED_AT_ONCE = 2_000
+RESTAMPED_BYTES = 4 << 20
+
+# In `meta`: jumps of the clock as [seq, seconds] each, and what is left of correcting times.
+JUMPS = "clock-jumps"
+RESTAMP = "clock-restamp"
+
+# What SQLite keeps beside the file.
+BESIDE = ("-wal", "-shm")
+
 # Seconds to wait for another process that holds the file, such as somebody's sqlite3.
 BUSY = 5.0
 
 
 class JournalError(FedmsgRelayError):
     """The journal cannot be opened, written or read: the text says why. Nothing was stored."""
+
+
+class DamageError(JournalError):
+    """The file is there, and is no longer what was written to it."""
 
 
 class Row(NamedTuple):
@@ -122,11 +138,24 @@ class Journal:
 
     A file that is damaged, of another program or of a newer version is moved aside, with a line in
     `moved_aside`, and a new one is started. Raises JournalError when that cannot be, either.
+
+    A new file counts on from `after`, the last seq that was used before it.
     """
 
-    def __init__(self, path: str, max_age: float, max_bytes: int) -> None:
+    def __init__(self, path: str, max_age: float, max_bytes: int, after: int = 0) -> None:
         self.path = path
         self.moved_aside: str | None = None
+        # The file that was moved aside, once it has been.
+        self.aside: str | None = None
+        self._after = after
+        self._undermined = False
+        # Which files are beside it, once it is open.
+        self._beside: list[tuple[int, int] | None] = []
+        # Jumps of the clock, ahead: rows up to that seq were received that much less long ago than
+        # their times say.
+        self._jumps: list[tuple[int, float]] = []
+        # The next seq whose time is to be corrected, by how much, and the least that it may be.
+        self._restamp: tuple[int, float, float] | None = None
         self._max_age = max_age
         self._max_bytes = max_bytes
         # Of the message stored last, even if it has been trimmed since; 0 if there was none.
@@ -142,6 +171,7 @@ class Journal:
                 if not _is_damage(error):
                     raise
                 self.moved_aside = f"{self._move_aside(error)}, started a new one"
+                self._beside = []
                 self._open()
 
     def append(self, rows: Sequence[Row]) -> list[int]:
@@ -204,6 +234,126 @@ class Journal:
         """
         return _identity(self.path) != self._identity
 
+    def check_files(self) -> None:
+        """Raise JournalError if a file was removed or replaced: open a new Journal then.
+
+        Where it was the write-ahead log or the index of that, what they held is saved before: it is
+        still open here.
+        """
+        if self.is_replaced():
+            # SQLite would go on writing to a file that nobody can find any more.
+            raise JournalError(f"journal: {self.path} was removed or replaced")
+        if self._undermined or self._is_undermined():
+            self._save_log()
+            self.close()
+            raise JournalError(
+                f"journal: {self.path}-wal or -shm was removed or replaced: what they held is in"
+                " the journal now"
+            )
+
+    def save_log(self) -> None:
+        """Copy the write-ahead log into the file, as far as readers allow. Raises JournalError."""
+        with self._errors():
+            self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+    def condemn(self, error: Exception) -> JournalError:
+        """Move the file aside, since it is damaged. Returns what to raise."""
+        self.close()
+        with _errors(self.path):
+            return DamageError(self._move_aside(error))
+
+    @property
+    def last_jump(self) -> float:
+        """Seconds of the clock's last jump ahead which was not undone, or 0."""
+        return self._jumps[-1][1] if self._jumps else 0.0
+
+    def note_jump(self, seconds: float, seq: int) -> None:
+        """The clock has jumped `seconds` ahead: it makes nothing up to `seq` older.
+
+        Raises JournalError.
+        """
+        with self._transaction():
+            self._write_jumps([*self._jumps, (seq, seconds)])
+
+    def set_back(self, seconds: float, now: float) -> None:
+        """The clock was set back by so many seconds, to `now`: correct what it stamped before.
+
+        That is what came since the jump ahead that this one undoes, or else what has a time that is
+        still to come. `restamp_some` does it. Raises JournalError.
+        """
+        with self._transaction():
+            first = self._first_after(now)
+            if self._jumps and abs(self.last_jump - seconds) <= max(60.0, seconds / 10):
+                # Those that came just before the jump was seen are stamped by it, too.
+                first = min(first, self._jumps[-1][0] + 1)
+                self._write_jumps(self._jumps[:-1])
+            low = self._value(
+                "SELECT received FROM message WHERE seq < ? ORDER BY seq DESC LIMIT 1", 0.0,
+                (first,),
+            )  # fmt: skip
+            self._write_restamp((first, -seconds, min(low, now)))
+
+    def restamp_some(self, now: float) -> int:
+        """Correct some of the times that `set_back` told of. Returns how many rows' that were.
+
+        Until all are, what is appended gets the time of what is last. Raises JournalError.
+        """
+        if self._restamp is None:
+            return 0
+        first, shift, low = self._restamp
+        with self._transaction():
+            sizes = self._db.execute(
+                "SELECT seq, length(body) FROM message WHERE seq >= ? ORDER BY seq LIMIT ?",
+                (first, RESTAMPED_AT_ONCE),
+            ).fetchall()
+            totals = accumulate(size for _, size in sizes)
+            some = [seq for (seq, _), total in zip(sizes, totals) if total <= RESTAMPED_BYTES]
+            some = some or [seq for seq, _ in sizes[:1]]
+            if some:
+                self._db.execute(
+                    "UPDATE message SET received = min(?, max(?, received + ?))"
+                    " WHERE seq BETWEEN ? AND ?",
+                    (now, low, shift, first, some[-1]),
+                )
+            is_over = len(some) == len(sizes) < RESTAMPED_AT_ONCE
+            self._write_restamp(None if is_over else (some[-1] + 1, shift, low))
+            if is_over:
+                self._last_received = self._value(
+                    "SELECT received FROM message ORDER BY seq DESC LIMIT 1", 0.0
+                )
+            self._room = 0  # look again at what is the oldest
+        return len(some)
+
+    @property
+    def is_restamping(self) -> bool:
+        """Whether times are still to be corrected."""
+        return self._restamp is not None
+
+    @property
+    def last_received(self) -> float:
+        """When the message stored last was received."""
+        return self._last_received
+
+    def put_back(self, rows: Sequence[tuple[object, ...]]) -> bool:
+        """Store rows under the seqs they had: seq, received, topic, msg_id, body, known.
+
+        False if there is no room for them. Raises JournalError.
+        """
+        size = sum(len(cast(bytes, row[4])) + PAGE for row in rows)
+        with self._transaction():
+            if self._used_bytes() + size > self._max_bytes:
+                return False
+            self._db.executemany(
+                "INSERT OR IGNORE INTO message (seq, received, topic, msg_id, body, known)"
+                " VALUES (?, ?, ?, ?, ?, ?)",
+                rows,
+            )
+            self._room = 0
+            self._oldest = -math.inf
+            last = self._value("SELECT received FROM message ORDER BY seq DESC LIMIT 1", 0.0)
+        self._last_received = max(self._last_received, last)
+        return True
+
     def check_writable(self) -> None:
         """Write something small to the disk. Raises JournalError."""
         self.remember("checked", f"{time.time():.3f}")
@@ -226,6 +376,11 @@ class Journal:
         try:
             self._identity = _identity(self.path)
             self._set_up()
+            if _identity(f"{self.path}-wal") is None:
+                with self._transaction():  # it is made by the first one
+                    self._db.execute("DELETE FROM meta WHERE key = ''")
+            self._beside = [_identity(self.path + suffix) for suffix in BESIDE]
+            self._read_clock()
             self.last_seq = self._value("SELECT seq FROM sqlite_sequence WHERE name = 'message'", 0)
             self._last_received = self._value(
                 "SELECT received FROM message ORDER BY seq DESC LIMIT 1", 0.0
@@ -269,6 +424,42 @@ class Journal:
                     self._db.execute(statement)
                 self._db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
                 self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+                if is_new and self._after:
+                    count_on = "INSERT INTO sqlite_sequence VALUES ('message', ?)"
+                    self._db.execute(count_on, (self._after,))
+
+    def _read_clock(self) -> None:
+        try:
+            jumps = json.loads(self.recall(JUMPS) or "[]")
+            self._jumps = [(int(seq), float(seconds)) for seq, seconds in jumps]
+            restamp = json.loads(self.recall(RESTAMP) or "null")
+            if restamp is not None:
+                seq, shift, low = restamp
+                self._restamp = int(seq), float(shift), float(low)
+        except (ValueError, TypeError) as error:
+            raise _Unusable(f"what it remembers of the clock cannot be read: {error}") from error
+
+    def _write_jumps(self, jumps: list[tuple[int, float]]) -> None:
+        self._write_meta(JUMPS, jumps)
+        self._jumps = jumps
+
+    def _write_restamp(self, restamp: tuple[int, float, float] | None) -> None:
+        self._write_meta(RESTAMP, restamp)
+        self._restamp = restamp
+
+    def _write_meta(self, key: str, value: object) -> None:
+        self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, json.dumps(value)))
+
+    def _first_after(self, moment: float) -> int:
+        """The first seq received later than that; one past the last when there is none."""
+        low = self._value("SELECT min(seq) FROM message") or 1
+        high = (self._value("SELECT max(seq) FROM message") or 0) + 1
+        query = "SELECT received FROM message WHERE seq >= ? ORDER BY seq LIMIT 1"
+        while low < high:
+            middle = (low + high) // 2
+            at = self._value(query, None, (middle,))
+            low, high = (middle + 1, high) if at is not None and at <= moment else (low, middle)
+        return int(low)
 
     def _insert(self, parameters: list[object]) -> int:
         """Insert rows of COLUMNS parameters each. Returns the seq of the last."""
@@ -303,18 +494,36 @@ class Journal:
             # One at a time: Python's module leaves this statement after its first step.
             self._db.execute("PRAGMA incremental_vacuum(1)")
         self._room = self._max_bytes - self._used_bytes()
-        self._oldest = self._value("SELECT received FROM message ORDER BY seq LIMIT 1", math.inf)
+        oldest = self._oldest_row()
+        self._oldest = math.inf if oldest is None else oldest[1]
+        if self._jumps and (oldest is None or oldest[0] > self._jumps[0][0]):
+            first = math.inf if oldest is None else oldest[0]
+            self._write_jumps([jump for jump in self._jumps if jump[0] >= first])
         return removed
 
+    def _oldest_row(self) -> tuple[int, float] | None:
+        """Its seq, and when it was received: later than it says if the clock has jumped since."""
+        found = self._db.execute(
+            "SELECT seq, received FROM message ORDER BY seq LIMIT 1"
+        ).fetchall()
+        if not found:
+            return None
+        [(seq, received)] = found
+        return seq, received + sum(seconds for last, seconds in self._jumps if last >= seq)
+
     def _remove_expired(self, before: float, most: int) -> int:
-        oldest = self._value("SELECT received FROM message ORDER BY seq LIMIT 1")
-        if oldest is None or oldest >= before or most <= 0:
+        oldest = self._oldest_row()
+        if oldest is None or oldest[1] >= before or most <= 0:
             return 0
+        # Each jump of the clock makes all that came before it younger than it looks.
+        jumps = [jump for jump in self._jumps if jump[0] >= oldest[0]]
+        before -= sum(seconds for _, seconds in jumps)
+        last = min((seq for seq, _ in jumps), default=(1 << 63) - 1)
         # Not the newest: its time is what later ones are measured by.
         return self._remove_to(
             "SELECT max(seq) FROM (SELECT seq, received FROM message ORDER BY seq LIMIT ?)"
-            " WHERE received < ? AND seq < (SELECT max(seq) FROM message)",
-            (most, before),
+            " WHERE received < ? AND seq <= ? AND seq < (SELECT max(seq) FROM message)",
+            (most, before, last),
         )
 
     def _remove_bytes(self, excess: int, most: int) -> int:
@@ -345,19 +554,36 @@ class Journal:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        if self.is_replaced():
-            # SQLite would go on writing to a file that nobody can find any more.
-            raise JournalError(f"journal: {self.path} was removed or replaced")
+        if self._beside:
+            self.check_files()
         with self._errors():
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield
                 self._db.execute("COMMIT")
+                if self._beside and self._is_undermined():
+                    # It went into a log that is not there any more. Now it is safe.
+                    self._save_log()
             except BaseException:
                 self._room = 0
                 with suppress(sqlite3.Error):  # a full disk has rolled it back already
                     self._db.execute("ROLLBACK")
                 raise
+
+    def _is_undermined(self) -> bool:
+        return [_identity(self.path + suffix) for suffix in BESIDE] != self._beside
+
+    def _save_log(self) -> None:
+        """Write into the file what is in the log that this connection has open."""
+        self._undermined = True
+        with _errors(self.path):
+            for suffix, own in zip(BESIDE, self._beside):
+                # Somebody else's must not be taken for this file's when that is opened again.
+                if _identity(self.path + suffix) not in (None, own):
+                    os.rename(self.path + suffix, f"{self._free_name()}{suffix}")
+            [(busy, pages, saved)] = self._db.execute("PRAGMA wal_checkpoint(FULL)").fetchall()
+            if busy or pages != saved:
+                raise JournalError(f"journal: {self.path}-wal is gone, and its pages are in use")
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -367,21 +593,25 @@ class Journal:
                 yield
             except sqlite3.DatabaseError as error:
                 if _is_damage(error) and not self.is_replaced():
-                    self.close()
-                    raise JournalError(self._move_aside(error)) from error
+                    raise self.condemn(error) from error
                 raise
 
     def _move_aside(self, reason: Exception) -> str:
-        stem = f"{self.path}.broken-{time.strftime('%Y%m%dT%H%M%S')}"
-        target, count = stem, 1
-        while os.path.lexists(target):
-            count += 1
-            target = f"{stem}-{count}"
-        for suffix in ("-wal", "-shm"):  # first, or a new journal could take them for its own
+        target = self._free_name()
+        for suffix in BESIDE:  # first, or a new journal could take them for its own
             with suppress(FileNotFoundError):
                 os.rename(self.path + suffix, target + suffix)
         os.rename(self.path, target)
+        self.aside = target
         return f"journal: {self.path} is not a usable journal ({reason}): moved to {target}"
+
+    def _free_name(self) -> str:
+        stem = f"{self.path}.broken-{time.strftime('%Y%m%dT%H%M%S')}"
+        target, count = stem, 1
+        while any(os.path.lexists(target + suffix) for suffix in ("", *BESIDE)):
+            count += 1
+            target = f"{stem}-{count}"
+        return target
 
 
 class JournalReader:
@@ -463,6 +693,26 @@ class JournalReader:
         with _errors(self.path):
             return _find(self._db, msg_ids)
 
+    def has_body(self, seq: int, body: bytes) -> bool:
+        """Whether that is the message's. One that is gone by now counts as the same."""
+        return self._rows("SELECT body = ? FROM message WHERE seq = ?", body, seq) in ([], [(1,)])
+
+    def look_through(self, seq: int, msg_id: str, most: int) -> tuple[int, str]:
+        """Read some messages beyond `seq`, and some entries of the index beyond `msg_id`.
+
+        Returns where to go on, from the beginning after the end. Raises DamageError where they
+        cannot be read.
+        """
+        [(last, _)] = self._rows(
+            "SELECT max(seq), total(length(body)) FROM"
+            " (SELECT seq, body FROM message WHERE seq > ? ORDER BY seq LIMIT ?)", seq, most
+        )  # fmt: skip
+        [(last_id,)] = self._rows(
+            "SELECT max(msg_id) FROM (SELECT msg_id FROM message INDEXED BY message_known"
+            " WHERE known AND msg_id > ? ORDER BY msg_id LIMIT ?)", msg_id, most
+        )  # fmt: skip
+        return last or 0, last_id or ""
+
     def oldest(self) -> float | None:
         """When the oldest message was received, in seconds since 1970."""
         found = self._rows("SELECT received FROM message ORDER BY seq LIMIT 1")
@@ -486,10 +736,10 @@ class JournalReader:
         parameters: list[object] = [first, last]
         if topics:
             query += f" AND topic IN ({', '.join('?' * len(topics))})"
-            parameters += map(_storable, topics)
+            parameters += map(storable, topics)
         if msg_id is not None:
             query += " AND msg_id = ?"
-            parameters.append(_storable(msg_id))
+            parameters.append(storable(msg_id))
         if containing:
             query += f" AND ({' OR '.join(['instr(body, ?)'] * len(containing))})"
             parameters += containing
@@ -515,7 +765,7 @@ class _Unusable(Exception):
 
 
 def _find(db: sqlite3.Connection, msg_ids: Sequence[str]) -> dict[str, int]:
-    stored = {_storable(msg_id): msg_id for msg_id in msg_ids}
+    stored = {storable(msg_id): msg_id for msg_id in msg_ids}
     asked = list(stored)
     found: dict[str, int] = {}
     for start in range(0, len(asked), ROWS_A_STATEMENT):
@@ -532,7 +782,7 @@ def _find(db: sqlite3.Connection, msg_ids: Sequence[str]) -> dict[str, int]:
     return found
 
 
-def _storable(text: str) -> str:
+def storable(text: str) -> str:
     """`text` as SQLite takes it. JSON may hold half of a surrogate pair, and UTF-8 may not."""
     if text.isascii():
         return text
@@ -554,8 +804,8 @@ def _storable_rows(rows: Sequence[Row], last_received: float) -> Sequence[Row]:
     return [
         Row(
             received,
-            _storable(row.topic),
-            _storable(row.msg_id),
+            storable(row.topic),
+            storable(row.msg_id),
             row.body,
             row.submitted or is_small,
         )
@@ -594,4 +844,5 @@ def _errors(path: str) -> Iterator[None]:
     except OSError as error:
         raise JournalError(f"journal: {path}: {error.strerror}") from error
     except (sqlite3.Error, sqlite3.Warning, OverflowError) as error:
-        raise JournalError(f"journal: {path}: {error}") from error
+        kind = DamageError if _is_damage(error) else JournalError
+        raise kind(f"journal: {path}: {error}") from error

@@ -167,7 +167,7 @@ def _publish(config: Config, report: _Report) -> int:
                 continue
             try:
                 session.put(topic, msg, modname)
-            except MessageTooLarge as error:
+            except (MessageTooLarge, ValueError) as error:
                 report.complain_of_input(str(error))
             if report.failure is not None:
                 break

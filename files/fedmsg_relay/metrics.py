@@ -24,6 +24,7 @@ MOST_LISTENERS = 100
 OTHERS = "others"
 
 SIDES = ("inbound", "submit", "outbound", "http")
+NOT_STRICT = "NaN or Infinity"
 JOURNAL_STATES = ("ok", "failing", "opening", "none")
 
 
@@ -52,6 +53,8 @@ def _families(feed: Feed, journal: JournalFile | None, healthy: bool) -> Iterato
     yield InfoMetricFamily("fedmsg_relay_build", "Version of the relay", {"version": version})
     yield _gauge("start_time_seconds", "When the relay started", _number(state.get("started")))
     yield from _messages(health.part(state, "counts"))
+    yield from _senders(health.part(state, "senders"))
+    yield from _desk(health.part(state, "desk"))
     yield from _submits(health.part(state, "submit"))
     yield from _journal(health.part(state, "journal"))
     failing = bool(health.part(state, "log"))
@@ -81,6 +84,34 @@ def _messages(counts: dict[str, Any]) -> Iterator[Metric]:
         for cause, number in sorted(health.part(counts, outcome).items()):
             family.add_metric((outcome, str(cause)), _number(number))
     yield family
+    noted = CounterMetricFamily(
+        "fedmsg_relay_messages_noted",
+        "Messages relayed as they came that not every listener can read, by what is in them",
+        labels=("cause",),
+    )
+    for cause, number in sorted({NOT_STRICT: 0, **health.part(counts, "noted")}.items()):
+        noted.add_metric((str(cause),), _number(number))
+    yield noted
+
+
+def _senders(senders: dict[str, Any]) -> Iterator[Metric]:
+    yield _gauge("memory_bytes", "Memory of the relay's process", _number(senders.get("memory")))
+    help_text = "Times that much memory came to be in use"
+    yield _counter("memory_alarms", help_text, _number(senders.get("alarms")))
+    cut = CounterMetricFamily(
+        "fedmsg_relay_connections_cut",
+        "Connections that the relay ended for what they cost the others, by cause",
+        labels=("cause",),
+    )
+    for cause, number in sorted(health.part(senders, "cut").items()):
+        cut.add_metric((str(cause),), _number(number))
+    yield cut
+
+
+def _desk(desk: dict[str, Any]) -> Iterator[Metric]:
+    help_text = "Large messages that are being checked a little at a time"
+    yield _gauge("checking_messages", help_text, _number(desk.get("messages")))
+    yield _gauge("checking_bytes", "Bytes of these", _number(desk.get("bytes")))
 
 
 def _submits(submit: dict[str, Any]) -> Iterator[Metric]:
@@ -111,6 +142,9 @@ def _journal(journal: dict[str, Any]) -> Iterator[Metric]:
     yield _counter("journal_missing", help_text, _number(journal.get("unjournaled")))
     last_seq = _number(journal.get("last_seq"))
     yield _gauge("journal_last_seq", "Sequence number of the message stored last", last_seq)
+    if "clock_jumps" in journal:
+        help_text = "Jumps of the host's clock since the start"
+        yield _counter("clock_jumps", help_text, _number(journal.get("clock_jumps")))
     help_text = "Messages that wait to be written to the journal"
     yield _gauge("journal_waiting_messages", help_text, _number(journal.get("waiting")))
     help_text = "Bytes of the messages that wait"

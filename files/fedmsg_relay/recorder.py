@@ -19,9 +19,11 @@ from dataclasses import dataclass, field
 from typing import Any, Union
 
 from . import log
+from .clock import Clock
 from .config import Config
 from .handover import HandedOver
-from .journal import Journal, JournalError, JournalReader, Row
+from .journal import DamageError, Journal, JournalError, JournalReader, Row, storable
+from .salvage import Salvage
 
 # Bytes of rows that may wait for the disk. At 10,000 small messages a second this is some seconds.
 WAITING_BYTES = 32 << 20
@@ -36,6 +38,18 @@ GROUP_BYTES = 8 << 20
 # so long it takes from one attempt at a journal that cannot be written to the next.
 GATHER = 0.01
 RETRY = 1.0
+
+# Seconds from one look at whether what was written can be read to the next; rows of before that are
+# read each time, one part after the other; and bytes of new ones after which it is due at once.
+VERIFY = 1.0
+VERIFIED_ROWS = 1_000
+UNVERIFIED_BYTES = 16 << 20
+
+# Seconds for which a relay was away, by the clock, after which that makes nothing older: either the
+# host was off, or its clock is wrong. And how often the journal is told that it is not away.
+AWAY = 24 * 3600.0
+SEEN_PERIOD = 3600.0
+SEEN = "clock-seen"
 
 # Seconds that `close()` gives the disk.
 CLOSE = 5.0
@@ -74,6 +88,8 @@ class Found:
     """What was asked for: a seq for each msg_id that the journal knows, None for the others."""
 
     seqs: dict[str, int | None]
+    # Those whose body there is another one than what was asked about.
+    others: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -98,6 +114,14 @@ class State:
     last_seq: int = 0
     written: int = 0
     unjournaled: int = 0
+    # Jumps of the host's clock: how many, the last one in seconds and when, by our own time; and
+    # the one back that is not followed yet.
+    clock_jumps: int = 0
+    clock_jump: float | None = None
+    clock_jumped: float | None = None
+    clock_waiting: float | None = None
+    # What our own time is.
+    clock_now: float | None = None
 
 
 @dataclass
@@ -124,7 +148,7 @@ class Recorder:
         self._taken_rows = self._done_bytes = 0
         # What was added together, and its bytes.
         self._batches: deque[tuple[Sequence[Row], int]] = deque()
-        self._questions: deque[str] = deque()
+        self._questions: deque[tuple[str, bytes]] = deque()
         self._remembered: dict[str, str] = {}
         self._results: deque[Result] = deque()
         self._more = threading.Event()
@@ -133,6 +157,18 @@ class Recorder:
         self._readable = threading.Event()
         self._end = threading.Event()
         self._opened = False
+        self._clock = Clock()
+        # Jumps that are not in the journal yet.
+        self._jumps: deque[float] = deque()
+        self._seen_due = 0.0
+        # What was stored since the journal was found to be readable: seqs and rows, and its bytes.
+        self._unverified: list[tuple[list[int], list[Row]]] = []
+        self._unverified_bytes = 0
+        self._verify_due = 0.0
+        self._looked_at: tuple[int, str] = (0, "")
+        # Damage that the other thread has met.
+        self._damage: DamageError | None = None
+        self._salvage: Salvage | None = None
         self.wakeup, self._waker = socket.socketpair()
         for end in (self.wakeup, self._waker):
             end.setblocking(False)
@@ -163,6 +199,10 @@ class Recorder:
             return f"the journal is {self.waiting_bytes >> 20} MiB behind"
         return None
 
+    def now(self) -> float:
+        """The time to store with a message that is received now, in seconds since 1970."""
+        return self._clock.now()
+
     def add(self, rows: Sequence[Row]) -> None:
         """Have rows written, soon.
 
@@ -178,9 +218,9 @@ class Recorder:
         self._add([row])
         self._hurry.set()
 
-    def ask(self, msg_id: str) -> None:
-        """Look a msg_id up. A Found or NotFound follows."""
-        self._questions.append(msg_id)
+    def ask(self, msg_id: str, body: bytes) -> None:
+        """Look a msg_id up, and whether it has that body. A Found or NotFound follows."""
+        self._questions.append((msg_id, body))
         self._asked.set()
 
     def remember(self, listeners: dict[str, int]) -> None:
@@ -231,35 +271,48 @@ class Recorder:
                 journal = journal or self._open_journal()
                 if not group.rows:
                     group = self._gather()
+                self._look_at_clock(journal, group)
                 if self._remembered:
                     key, value = self._remembered.popitem()
                     journal.remember(key, value)
                 if group.rows:
                     self._store(journal, group)
                     group = _Group()
-                elif journal.is_replaced():
-                    raise JournalError(f"{self._path} was removed or replaced")
-                elif self.state.state == "failing":
+                else:
+                    journal.check_files()
+                if self.state.state == "failing":
                     journal.check_writable()
                 self._recovered(journal)
-                if self._handed_over.take_some(journal):
+                self._verify(journal)
+                if self._salvage_some(journal) or self._handed_over.take_some(journal):
                     self._more.set()  # what follows does not wait for the next message
                 if self._end.is_set() and not self._batches:
                     journal.close()
                     return
             except Exception as error:
                 self._failed(error, group)
+                if journal is not None and journal.aside:
+                    self._begin_salvage(journal.aside)
                 _close(journal)
                 journal = None
                 if self._end.wait(RETRY):
                     return
 
     def _open_journal(self) -> Journal:
-        journal = Journal(self._path, self._max_age, self._max_bytes)
+        journal = Journal(self._path, self._max_age, self._max_bytes, self.state.last_seq)
         if journal.moved_aside:
             logger.error("%s", journal.moved_aside)
+        if journal.aside:
+            self._begin_salvage(journal.aside)
+        unverified, self._unverified, self._unverified_bytes = self._unverified, [], 0
+        if self._salvage is not None:
+            # All that is known to have been in the file, whatever can be read of it.
+            for seqs, rows in unverified:
+                self._put_back(journal, seqs, rows)
+        self._looked_at = (0, "")
         self.state.last_seq = journal.last_seq
         if not self._opened:
+            self._start_clock(journal)
             self._opened = True
             self._tell(Opened(_listeners_from(journal.recall(LISTENERS))))
         self._readable.set()
@@ -275,8 +328,11 @@ class Recorder:
         self._more.clear()
         self._hurry.clear()
         group = _Group()
+        now = self.now()
         while self._batches and not group.is_full():
             rows, size = self._batches.popleft()
+            if rows and rows[-1].received > now:  # the clock was set back since
+                rows = [row._replace(received=min(row.received, now)) for row in rows]
             group.rows += rows
             group.bytes += size
         self._taken_rows += len(group.rows)
@@ -294,6 +350,9 @@ class Recorder:
             logger.exception("journal: a group could not be written, its rows are taken singly")
             seqs = self._store_singly(journal, group)
         self._done_bytes += group.bytes
+        if len(seqs) == len(group.rows):
+            self._unverified.append((seqs, group.rows))
+            self._unverified_bytes += group.bytes
         self.state.written += len(seqs)
         self.state.last_seq = journal.last_seq
         stored = [(row.msg_id, seq) for row, seq in zip(group.rows, seqs) if row.submitted]
@@ -316,6 +375,124 @@ class Recorder:
                 rows.append(row)
         group.rows = rows
         return seqs
+
+    # The clock.
+
+    def _start_clock(self, journal: Journal) -> None:
+        """Compare the clock with what the journal says of the time before this start."""
+        if not journal.last_received:
+            return
+        if not journal.is_restamping:
+            self._clock.start_from(journal.last_received)
+        try:
+            seen = max(float(journal.recall(SEEN) or 0), journal.last_received)
+        except ValueError:
+            seen = journal.last_received
+        away = self.now() - seen
+        if away > AWAY:
+            journal.note_jump(away, journal.last_seq)
+            logger.warning(
+                "clock: %.1f days ahead of when this relay last ran: was the host off, or is its"
+                " clock wrong? No message goes from the backlog for it",
+                away / 86400,
+            )
+
+    def _look_at_clock(self, journal: Journal, group: _Group) -> None:
+        """Notice jumps of the host's clock, and keep the journal's times right."""
+        was_waiting = self._clock.waiting
+        jump = self._clock.look(journal.last_jump)
+        now, waiting = self.now(), self._clock.waiting
+        if waiting is not None and was_waiting is None:
+            logger.warning(
+                "clock: it jumped %.0f s back; the backlog's times go on from where they were until"
+                " that has lasted for some minutes",
+                -waiting,
+            )
+            self._enter_jump(waiting, now)
+        if jump:
+            if was_waiting is None:
+                self._enter_jump(jump, now)
+            self._jumps.append(jump)
+            logger.warning(
+                "clock: it jumped %.0f s %s; no message goes from the backlog for it. Is this"
+                " host's clock right?",
+                abs(jump), "ahead" if jump > 0 else "back, which is followed now",
+            )  # fmt: skip
+        self.state.clock_waiting, self.state.clock_now = waiting, now
+        while self._jumps:
+            if self._jumps[0] > 0:
+                coming = self.waiting + len(group.rows)
+                journal.note_jump(self._jumps[0], journal.last_seq + coming)
+            else:
+                journal.set_back(-self._jumps[0], now)
+            self._jumps.popleft()
+        if journal.restamp_some(now):
+            self._more.set()
+        if group.rows and group.rows[-1].received > now:
+            group.rows = [row._replace(received=min(row.received, now)) for row in group.rows]
+        if time.monotonic() >= self._seen_due:
+            self._seen_due = time.monotonic() + SEEN_PERIOD
+            journal.remember(SEEN, f"{now:.0f}")
+
+    def _enter_jump(self, seconds: float, now: float) -> None:
+        self.state.clock_jumps += 1
+        self.state.clock_jump, self.state.clock_jumped = seconds, now
+
+    # Damage.
+
+    def _verify(self, journal: Journal) -> None:
+        """Read back what was written. Raises JournalError once the file was moved aside."""
+        now = time.monotonic()
+        if self._damage is not None:
+            error, self._damage = self._damage, None
+            raise journal.condemn(error)
+        if now < self._verify_due and self._unverified_bytes < UNVERIFIED_BYTES:
+            return
+        self._verify_due = now + VERIFY
+        try:
+            reader = JournalReader(self._path)
+            try:
+                self._read_back(reader)
+                self._looked_at = reader.look_through(*self._looked_at, VERIFIED_ROWS)
+            finally:
+                reader.close()
+            if self._unverified and not self._batches:
+                journal.save_log()
+            self._unverified, self._unverified_bytes = [], 0
+        except DamageError as error:
+            raise journal.condemn(error) from error
+        except JournalError as error:  # somebody holds it, or it is gone, which is met elsewhere
+            logger.debug("%s", error)
+
+    def _read_back(self, reader: JournalReader) -> None:
+        reader.oldest()
+        if not self._unverified:
+            return
+        first, (seqs, rows) = self._unverified[0][0][0], self._unverified[-1]
+        reader.look_through(first - 1, "", seqs[-1] - first + 1)
+        last = reader.get(seqs[-1])
+        if last is None or last.body != rows[-1].body:
+            raise DamageError(f"message {seqs[-1]} is not in it as it was written")
+
+    def _begin_salvage(self, path: str) -> None:
+        if self._salvage is not None:
+            self._salvage.close()
+        self._salvage = Salvage(path)
+        self._more.set()
+
+    def _salvage_some(self, journal: Journal) -> bool:
+        if self._salvage is None:
+            return False
+        if self._salvage.take_some(journal):
+            return True
+        self._salvage = None
+        return False
+
+    def _put_back(self, journal: Journal, seqs: list[int], rows: list[Row]) -> None:
+        journal.put_back([
+            (seq, row.received, storable(row.topic), storable(row.msg_id), row.body, 1)
+            for seq, row in zip(seqs, rows)
+        ])  # fmt: skip
 
     def _recovered(self, journal: Journal) -> None:
         if self.state.state == "failing":
@@ -350,16 +527,56 @@ class Recorder:
             self._asked.clear()
             while self._questions and not self._end.is_set():
                 # In order, which is that of their emission.
-                asked = [self._questions.popleft() for _ in range(len(self._questions))]
-                try:
-                    reader = reader or JournalReader(self._path)
-                    seqs = reader.find(asked)
-                    self._tell(Found({msg_id: seqs.get(msg_id) for msg_id in asked}))
-                except Exception as error:
-                    _close(reader)
-                    reader = None
-                    self._tell(NotFound(asked, str(error)))
+                bodies = dict(self._questions.popleft() for _ in range(len(self._questions)))
+                for is_last in (False, True):
+                    is_fresh = reader is None
+                    try:
+                        reader = reader or JournalReader(self._path)
+                        self._tell(self._found(reader, bodies))
+                        break
+                    except Exception as error:
+                        _close(reader)
+                        reader = None
+                        if isinstance(error, DamageError):
+                            self._damage = error
+                            self._more.set()
+                        elif not is_fresh and not is_last:
+                            continue  # it may be a new file's turn
+                        self._tell(NotFound(list(bodies), str(error)))
+                        break
         _close(reader)
+
+    def _found(self, reader: JournalReader, bodies: dict[str, bytes]) -> Found:
+        """What is known of these msg_ids. Raises JournalError."""
+        seqs = reader.find(list(bodies))
+        others = _others(reader, seqs, bodies)
+        unknown = [msg_id for msg_id in bodies if msg_id not in seqs]
+        former = self._salvage
+        if former is not None and unknown:
+            more, strange = _find_in(former.path, unknown, bodies)
+            seqs, others = {**seqs, **more}, others | strange
+        return Found({msg_id: seqs.get(msg_id) for msg_id in bodies}, frozenset(others))
+
+
+def _others(reader: JournalReader, seqs: dict[str, int], bodies: dict[str, bytes]) -> set[str]:
+    """Those msg_ids whose message is another one than that of `bodies`."""
+    return {msg_id for msg_id, seq in seqs.items() if not reader.has_body(seq, bodies[msg_id])}
+
+
+def _find_in(
+    path: str, msg_ids: list[str], bodies: dict[str, bytes]
+) -> tuple[dict[str, int], set[str]]:
+    """What a journal that was moved aside knows, as far as it can be read."""
+    try:
+        reader = JournalReader(path)
+        try:
+            seqs = reader.find(msg_ids)
+            return seqs, _others(reader, seqs, bodies)
+        finally:
+            reader.close()
+    except JournalError as error:
+        logger.debug("%s", error)
+        return {}, set()
 
 
 def _listeners_from(text: str | None) -> dict[str, int] | None:

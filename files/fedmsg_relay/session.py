@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from itertools import count
 
 from . import message as messages
 from .delivery import FAILED, REFUSED, Delivery
@@ -11,6 +11,7 @@ from .spool import Spool
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any, Callable
 
     from .config import Config
@@ -22,20 +23,22 @@ class Session:
     """A config, connections by it, and the count of what went over them.
 
     `on_outcome(message, outcome)` is told what became of each message that was `put`; without it
-    use `publish`.
+    use `publish`. `numbers` are those of the messages, from 1, or what another session has left.
     """
 
     def __init__(
-        self, config: Config, on_outcome: Callable[[Message, Outcome], None] | None = None
+        self,
+        config: Config,
+        on_outcome: Callable[[Message, Outcome], None] | None = None,
+        numbers: Iterator[int] | None = None,
     ) -> None:
         self.config = config
-        self.pid = os.getpid()
+        self.numbers = numbers or count(1)
         self._on_outcome = on_outcome
         self._outcomes: dict[int, Outcome] = {}  # by id of the message, for `publish`
         directory = config["publisher_spool"]
         spool = Spool(directory, config["publisher_spool_max_bytes"]) if directory else None
         self._delivery = Delivery(config, spool, self._take)
-        self._sent = 0
         self._signer = None
         if config.get("sign_messages"):
             from .signatures import Signer  # cryptography is slow to import
@@ -52,24 +55,23 @@ class Session:
         """Build, sign where the config says so, and begin to deliver one message. Returns it.
 
         Waits only while as much as may be is under way. Raises MessageTooLarge, SigningError, and
-        TypeError or ValueError for what JSON cannot hold.
+        TypeError or ValueError for what JSON cannot hold, NaN and Infinity among it.
         """
         full = messages.full_topic(
             topic, modname, self.config["topic_prefix"], self.config["environment"]
         )
-        message = messages.build(full, msg, self._sent + 1)
+        message = messages.build(full, msg, next(self.numbers))
         if self._signer is not None:
             message = self._signer.sign(message)
         if pre_fire_hook is not None:
             pre_fire_hook(message)
-        encoded_topic, body = full.encode(), messages.dumps(message).encode()
+        encoded_topic, body = full.encode(), messages.encode(message)
         limit = self.config["relay_max_message_bytes"]
         if len(encoded_topic) + len(body) > limit:
             raise MessageTooLarge(
                 f"the message is {len(encoded_topic) + len(body)} bytes,"
                 f" relays take {limit} (relay_max_message_bytes)"
             )
-        self._sent += 1
         self._delivery.put(encoded_topic, body, message)
         return message
 
@@ -93,6 +95,15 @@ class Session:
         if outcome.kind == FAILED:
             raise PublishError(outcome.why)
         return message
+
+    @property
+    def has_handed_over(self) -> bool:
+        """Whether a relay that does not acknowledge was sent something: it may not have left."""
+        return self._delivery.sent_unacknowledged
+
+    def abandon(self) -> None:
+        """In a forked child: let go of what is the parent's, without ending it there."""
+        self._delivery.abandon()
 
     def wait_for_input(self, descriptor: int) -> None:
         """Go on delivering until the file descriptor can be read."""

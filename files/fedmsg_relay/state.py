@@ -8,13 +8,20 @@ from dataclasses import asdict
 
 from . import __version__, log
 from .counts import Counts
+from .desk import Desk
 from .outbound import Outbound
 from .recorder import Recorder, State
+from .senders import Senders
 from .submit import Submit, SubmitCounts
 
 
 def collect(
-    counts: Counts, submit: Submit | None, recorder: Recorder | None, outbound: Outbound
+    counts: Counts,
+    submit: Submit | None,
+    recorder: Recorder | None,
+    outbound: Outbound,
+    desk: Desk,
+    senders: Senders,
 ) -> dict[str, object]:
     """Counts since the start, times in Unix time. Read by fedmsg_relay.health and metrics."""
     submits = submit.counts if submit is not None else SubmitCounts()
@@ -31,6 +38,8 @@ def collect(
         "submit": {**vars(submits), "pending": len(submit) if submit is not None else 0},
         "journal": journal,
         "log": trouble._asdict() if trouble is not None else {},
+        "desk": {"messages": desk.messages, "bytes": desk.bytes, "slowly": desk.checked_slowly},
+        "senders": senders.state(),
         "listeners": len(outbound.listeners),
         "listener_addresses": sorted(listener.address for listener in outbound.listeners),
         "holds": outbound.holds,

@@ -16,6 +16,7 @@ import logging
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Callable
 
 import zmq
@@ -23,23 +24,43 @@ import zmq
 from . import log, sockets
 from .config import Config
 from .counts import RateLimit
+from .desk import Desk
+from .inbound import MANY, largest_frame
 from .journal import Row
 from .recorder import Found, NotFound, NotStored, Recorder, Result, Stored
-from .wire import INTERNAL_ERROR, Checked
+from .senders import Senders
+from .wire import INTERNAL_ERROR, UNSEEN, Checked
 
 # Messages taken, and not yet answered, before the next one is left in its sender's queue.
 PENDING_MESSAGES = 10_000
 PENDING_BYTES = 32 << 20
 
-# Messages taken in one turn of the loop: inbound must have its turn every few milliseconds.
+# Messages taken in one turn of the loop, and seconds for them: inbound must have its turn every few
+# milliseconds.
 BATCH = 200
+TURN = 0.01
+
+# Frames and bytes of an envelope, which goes back with the reply: a routing id, and what the sender
+# tells its requests apart by.
+ENVELOPE_FRAMES = 16
+ENVELOPE_BYTES = 1024
+# Replies that wait for one sender. One that does not read them has more of them dropped.
+UNREAD = PENDING_MESSAGES
+# Characters of a msg_id, which goes back with the reply, too. fedmsg's have 41.
+LONGEST_ID = 1000
 
 # Senders that may wait for one and the same message.
 WAITERS = 100
 
 NOT_A_REQUEST = "not a request"
 NOT_COMPLETE = "not a complete message"
+NO_MSG_ID = "an empty msg_id"
+OTHER_MESSAGE = "another message has this msg_id"
 LOOKUP = "the journal cannot be read"
+BUSY = "too much to check at present"
+
+# A number: the arithmetic of enumerations takes longer than the receiving.
+_NOBLOCK = int(zmq.NOBLOCK)
 
 logger = logging.getLogger(log.NAME)
 
@@ -68,19 +89,26 @@ class Submit:
         context: zmq.Context[zmq.Socket[bytes]],
         config: Config,
         recorder: Recorder,
-        check: Callable[[list[bytes]], Checked],
+        desk: Desk,
         emit: Callable[[list[list[bytes]]], None],
+        senders: Senders,
     ) -> None:
         self.socket = sockets.make(context, zmq.ROUTER, config)
         # As for inbound: what is a little too large gets an answer.
-        self.socket.setsockopt(zmq.MAXMSGSIZE, 2 * config["relay_max_message_bytes"])
+        self.socket.setsockopt(zmq.MAXMSGSIZE, largest_frame(config))
         # A sender that does not read its replies has them dropped, and harms nobody.
         self.socket.setsockopt(zmq.SNDTIMEO, 0)
+        self.socket.setsockopt(zmq.SNDHWM, UNREAD)
+        # The second frame of each request of this turn: it knows who has sent it.
+        self._heads: list[zmq.Frame] = []
+        self._senders = senders
+        self._skipping: zmq.Frame | None = None
+        self._skipped = 0
         self.counts = SubmitCounts()
         # Called for each message that was emitted, once.
         self.on_emitted: Callable[[], None] = lambda: None
         self._recorder = recorder
-        self._check = check
+        self._desk = desk
         self._emit = emit
         self._pending: dict[str, _Pending] = {}
         self._pending_bytes = 0
@@ -97,20 +125,58 @@ class Submit:
 
     def receive(self) -> None:
         """Take requests, as many as there are and may be. Never waits."""
-        for _ in range(BATCH):
-            if self.is_full:
-                return
-            try:
-                frames = self.socket.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
-                return
-            self._request(frames)
+        end = time.monotonic() + TURN
+        self._heads = []
+        try:
+            for _ in range(BATCH):
+                if self.is_full or self._desk.is_full or time.monotonic() > end:
+                    return
+                if self._skipping is not None and not self._skip(end):
+                    return
+                self._receive(end)
+        except zmq.Again:
+            pass
+        finally:
+            self._senders.took(self._heads)
+
+    def _receive(self, end: float) -> None:
+        """Take one request. Of very many frames it is refused by the first of them."""
+        receive = self.socket.recv
+        frame = receive(_NOBLOCK, False)
+        frames = [frame.bytes]
+        while frame.more:
+            frame = receive(_NOBLOCK, False)
+            frames.append(frame.bytes)
+            if len(frames) == 2:  # the first is libzmq's own, and knows nothing
+                self._heads.append(frame)
+            elif len(frames) > ENVELOPE_FRAMES + 3 and frame.more:
+                self._skipping, self._skipped = self._heads[-1], len(frames)
+                self._skip(end)
+                break
+        self._request(frames)
+
+    def _skip(self, end: float) -> bool:
+        """Take the rest of a request, or some of it. True: all of it is taken."""
+        assert self._skipping is not None
+        receive = self.socket.recv
+        while True:
+            self._skipped += 1
+            if not receive(_NOBLOCK, False).more:
+                self._skipping = None
+                return True
+            if self._skipped == MANY:
+                self._senders.cut_off(self._skipping)
+            if self._skipped % 128 == 0 and time.monotonic() > end:
+                return False
 
     def take(self, result: Result) -> None:
         """Go on with what the journal has answered."""
         if isinstance(result, Found):
             for msg_id, seq in result.seqs.items():
-                self._found(msg_id, seq)
+                if msg_id in result.others:
+                    self._refuse_pending(msg_id, OTHER_MESSAGE, OTHER_MESSAGE, retry=False)
+                else:
+                    self._found(msg_id, seq)
         elif isinstance(result, NotFound):
             for msg_id in result.msg_ids:
                 self._refuse_pending(msg_id, LOOKUP, f"{LOOKUP}: {result.error}", retry=True)
@@ -137,18 +203,26 @@ class Submit:
             self._refuse(frames[:1], NOT_A_REQUEST, "no empty frame before the topic", False)
             return
         envelope, parts = frames[:delimiter], frames[delimiter + 1 :]
+        size = sum(map(len, envelope))
+        if size > ENVELOPE_BYTES or len(envelope) > ENVELOPE_FRAMES:
+            text = f"an envelope of {size} bytes in {len(envelope)} frames"
+            # Without it: it would wait with the reply, for as long as that is not read.
+            self._refuse(envelope[:1], NOT_A_REQUEST, text, False)
+            return
         if len(parts) != 2:
             text = f"{len(parts)} frames follow the empty one, not a topic and a body"
             self._refuse(envelope, NOT_A_REQUEST, text, False)
             return
-        try:
-            checked = self._check(parts)
-        except Exception:
-            logger.exception(INTERNAL_ERROR)
-            self._refuse(envelope, INTERNAL_ERROR, INTERNAL_ERROR, False)
-            return
+        done = partial(self._decided, envelope)
+        checked = self._desk.check(parts, lambda: ("submit", envelope[0]), done)
+        if checked is not None:
+            done(checked)
+
+    def _decided(self, envelope: list[bytes], checked: Checked) -> None:
         if checked.frames is None:
             self._refuse(envelope, checked.cause or "", checked.cause or "", False)
+        elif checked.cause == UNSEEN:
+            self._refuse(envelope, BUSY, BUSY, True, topic=checked.topic)
         elif checked.cause is not None:
             # Legacy senders have it repaired: nobody would tell them. These are told.
             text = f"{NOT_COMPLETE} (inbound would repair it: {checked.cause})"
@@ -158,20 +232,31 @@ class Submit:
 
     def _submit(self, envelope: list[bytes], checked: Checked) -> None:
         msg_id, frames = checked.msg_id, checked.frames or []
+        if len(msg_id) > LONGEST_ID:
+            text = f"{NOT_COMPLETE} (a msg_id of more than {LONGEST_ID} characters)"
+            self._refuse(envelope, NOT_COMPLETE, text, False, topic=checked.topic)
+            return
+        if not msg_id:  # it would be the same message as all others that have none
+            self._refuse(envelope, NO_MSG_ID, NO_MSG_ID, False, topic=checked.topic)
+            return
         error = self._recorder.refusal
         if error is not None:
             self._refuse(envelope, "journal", error, True, msg_id, checked.topic)
             return
         pending = self._pending.get(msg_id)
         if pending is not None:
+            if pending.row.body != frames[1]:
+                args = (OTHER_MESSAGE, OTHER_MESSAGE, False, msg_id, checked.topic)
+                self._refuse(envelope, *args)
+                return
             if len(pending.waiting) < WAITERS:
                 pending.waiting.append(envelope)
             self.counts.duplicate += 1
             return
-        row = Row(time.time(), checked.topic, msg_id, frames[1], True)
+        row = Row(self._recorder.now(), checked.topic, msg_id, frames[1], True)
         self._pending[msg_id] = _Pending(row, frames, [envelope])
         self._pending_bytes += len(row.body)
-        self._recorder.ask(msg_id)
+        self._recorder.ask(msg_id, row.body)
 
     def _found(self, msg_id: str, seq: int | None) -> None:
         pending = self._pending[msg_id]

@@ -10,6 +10,7 @@ import logging
 import os
 import socket
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 
 from . import log
 
@@ -23,13 +24,19 @@ def notify(*assignments: str) -> bool:
         return False
     if address.startswith("@"):  # a name in the abstract namespace
         address = "\0" + address[1:]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as client:
-        try:
-            client.settimeout(1)
-            client.sendto("\n".join(assignments).encode(), address)
-        except OSError:
-            return False
+    try:
+        _client().sendto("\n".join(assignments).encode(), address)
+    except OSError:
+        return False
     return True
+
+
+@lru_cache(maxsize=1)
+def _client() -> socket.socket:
+    """Opened once: the watchdog is to be fed also when no descriptor is left."""
+    client = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+    client.settimeout(1)
+    return client
 
 
 def watchdog_interval() -> float | None:

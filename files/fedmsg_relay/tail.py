@@ -72,6 +72,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def connect(subscriber: zmq.Socket[bytes], config: Config) -> int:
     """Connect to every endpoint of the config. Returns their number."""
+    if config.get("srv_endpoints"):
+        raise ConfigError("srv_endpoints is not supported: name the addresses in endpoints")
     count = 0
     for name, texts in config["endpoints"].items():
         # Scripts of old put the relay's inbound address here; nobody publishes on it.
@@ -113,6 +115,7 @@ class _Printer:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._output = logging.getLogger(LOGGER)
+        self._is_terminal = sys.stdout.isatty()
         self._exclude = _compiled("--exclude", config["exclusive_regexp"])
         self._include = _compiled("--include", config["inclusive_regexp"])
 
@@ -143,6 +146,10 @@ class _Printer:
         if topic.startswith(self._config["topic"]) and self._is_wanted(topic):
             self._print(topic, message.dumps(body), body)
 
+    def _shown(self, text: str) -> str:
+        """On a terminal: without what a sender could move the cursor or forge a line with."""
+        return escaped(text) if self._is_terminal else text
+
     def _is_wanted(self, topic: str) -> bool:
         return not self._exclude.search(topic) and self._include.search(topic) is not None
 
@@ -154,12 +161,23 @@ class _Printer:
                 return
         try:
             line = formatted(body, self._config)
+            if self._config["query"]:  # the other formats have escapes of their own
+                line = self._shown(line)
         except Exception as error:
             # Whatever it is, the message is here to be seen: print it as it came.
-            line = f"{topic} {text}"
+            line = self._shown(f"{topic} {text}")
             print(f"{NAME}: cannot format the next message: {error!r}", file=sys.stderr)
         if line:
             self._output.info("%s", line)
+
+
+def escaped(text: str) -> str:
+    """The text with what is not printed, line ends and marks of direction too, as Python has it."""
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
+    )
 
 
 def _tail(config: Config) -> None:

@@ -11,15 +11,30 @@ from __future__ import annotations
 
 import json
 import re
+from codecs import getincrementaldecoder
+from collections.abc import Generator
 from functools import partial
+from itertools import count
 from json.decoder import scanstring  # type: ignore[attr-defined]  # public, but not in typeshed
 from typing import Any, Callable, NamedTuple, cast
 
 from . import credentials, message
+from .scan import NotJSON, Scanned, Scanner, TooDeep, TooMuch
+
+
+class _NotStrictError(ValueError):
+    """NaN or Infinity, which are no JSON."""
+
+
+def _refuse_not_strict(word: str) -> Any:
+    raise _NotStrictError(word)
+
+
+_strict = json.JSONDecoder(parse_constant=_refuse_not_strict)
 
 
 def _loads_by_json(body: bytes, /) -> Any:
-    return json.loads(body.decode())
+    return _strict.decode(body.decode())
 
 
 try:
@@ -38,14 +53,34 @@ NO_KEYS = "keys filled in"
 BAD_TIMESTAMP = "timestamp replaced"
 WRAPPED = "wrapped"
 UNREADABLE = "wrapped for an unreadable signature"
+NULL = "wrapped null"
+UNSEEN = "wrapped unseen"
+# Passed on as it came, and worth a count:
+NOT_STRICT = "NaN or Infinity"
 
 # How deep lists and objects may nest. Measured with fedmsg 1.1.7 on Python 3.11: `fedmsg-tail
 # --pretty` dies of RecursionError in pprint from a depth of 330, any parser of Python near 1,000.
 MAX_DEPTH = 100
 
+# Up to how many bytes a message is looked at in one go: with a quick parser if it looks as it
+# should, and else closely. What is larger is read a little at a time, see `Checker.slowly`. The
+# worst messages of these sizes take ten milliseconds or so.
+AT_A_GLANCE = 256 << 10
+CLOSELY = 16 << 10
+
+# Bytes of a topic. Those of a bus have some dozens; listeners subscribe to them by their beginning.
+LARGEST_TOPIC = 64 << 10
+
+# Steps that a message may take while there is a hurry. 16 MiB of text take half of that, those of
+# nothing but numbers four times as many.
+HURRIED_STEPS = 1000
+
+# Characters of a large message that are escaped in one step, when it is wrapped.
+PIECE = 1 << 16
+
 # What the quick way to tell depth is for. It pairs off brackets in up to MAX_DEPTH passes, and cuts
 # the text at quotes: a hostile message must not take more than some milliseconds or megabytes.
-MOST_BRACKETS = 20_000
+MOST_BRACKETS = 10_000
 MOST_QUOTES = 100_000
 
 # `time.ctime` and `datetime` take the years 1 to 9999. A day less at each end, for the time zones.
@@ -88,16 +123,124 @@ class Checker:
 
     `max_bytes` bounds all frames of a message together. `validated` says that the listeners of this
     bus validate signatures: then one that cannot be read is not let through, for it ends them.
+    `on_not_strict` is called with the topic of a message that has NaN or Infinity in it.
     """
 
-    def __init__(self, max_bytes: int, validated: bool = False) -> None:
+    def __init__(
+        self,
+        max_bytes: int,
+        validated: bool = False,
+        on_not_strict: Callable[[str], object] = lambda topic: None,
+    ) -> None:
         self._max_bytes = max_bytes
         self._validated = validated
+        self._on_not_strict = on_not_strict
         self._filled_in = 0
 
     def check(self, frames: list[bytes]) -> Checked:
         """Decide about one message as it was received, one element a frame. Never raises."""
+        checked = self.check_quickly(frames)
+        if checked is not None:
+            return checked
+        steps = self.check_slowly(frames)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                return cast(Checked, end.value)
+
+    def check_quickly(self, frames: list[bytes]) -> Checked | None:
+        """Decide within some milliseconds, or not: None, then it is one for `check_slowly`."""
         return self._complete(frames) or self._examined(frames)
+
+    def check_slowly(
+        self, frames: list[bytes], in_a_hurry: Callable[[], bool] = lambda: False
+    ) -> Generator[None, None, Checked]:
+        """Decide about a large message, in steps of a few milliseconds: the generator's value.
+
+        While `in_a_hurry()` one that takes long is wrapped, whatever it is.
+        """
+        topic, body = _topic_and_body(frames)
+        topic_text = topic.decode()
+        if not (yield from _is_utf8(body)):
+            return Checked(None, BODY_NOT_UTF8, topic_text)
+        scanner = Scanner(body, _LOOKED_AT, MAX_DEPTH)
+        cause: str = WRAPPED
+        try:
+            steps = scanner.run()
+            for number in count(1):
+                next(steps)
+                # By what it has taken so far.
+                if in_a_hurry() and number * len(body) > HURRIED_STEPS * (scanner.position + 1):
+                    raise TooMuch
+                yield
+        except StopIteration as end:
+            judged = self._judged(frames, topic_text, end.value)
+            if isinstance(judged, Checked):
+                return judged
+            # It is JSON, so it can stand as it is.
+            return self._wrapped(topic_text, topic, body.strip(_BLANKS), judged)
+        except TooMuch:
+            cause = UNSEEN
+        except (NotJSON, TooDeep):
+            pass
+        escaped = yield from _escaped(body, 2 * self._max_bytes)
+        if escaped is None:
+            return Checked(None, TOO_LARGE, topic_text)
+        return self._wrapped(topic_text, topic, escaped, cause)
+
+    def _judged(self, frames: list[bytes], topic_text: str, scanned: Scanned) -> Checked | str:
+        """The message if it may go out, or with keys filled in; or else why it is to be wrapped."""
+        topic, body = _topic_and_body(frames)
+        spans = scanned.members
+        # The last one counts, as for every parser of Python.
+        raw = {key: body[slice(*spans[key][-1])].strip(_BLANKS) for key in spans}
+        if not scanned.is_object or raw.get("topic", b"")[:1] != b'"':
+            return WRAPPED
+        parsed = {key: _atom(raw[key]) for key in _NEEDED if key in raw}
+        if self._validated and not credentials.are_readable(
+            {key: _atom(raw[key]) for key in _SIGNATURE if key in raw}
+        ):
+            return UNREADABLE
+        bad = [key for key, is_good in _NEEDED.items() if not is_good(parsed.get(key))]
+        if bad and any(key in raw for key in _SIGNED):
+            return WRAPPED
+        if not scanned.is_strict:
+            self._on_not_strict(topic_text)
+        if not bad:
+            whole = frames if len(frames) == 2 else [topic, body]
+            return Checked(whole, None, topic_text, parsed["msg_id"])
+        return self._completed(topic_text, topic, body, scanned, bad)
+
+    def _completed(
+        self, topic_text: str, topic: bytes, body: bytes, scanned: Scanned, bad: list[str]
+    ) -> Checked:
+        """With what is unusable replaced where it stands, and what is missing at the end."""
+        self._filled_in += 1
+        standard = {
+            key: message.dumps(value).encode()
+            for key, value in message.build("", None, self._filled_in).items()
+        }
+        pieces, at = [], 0
+        replaced = ((*span, key) for key in bad for span in scanned.members.get(key, ()))
+        for begin, end, name in sorted(replaced):
+            pieces += [body[at:begin], standard[name]]
+            at = end
+        pieces.append(body[at : scanned.closing])
+        more = [
+            b'"%s":%s' % (k.encode(), v) for k, v in standard.items() if k not in scanned.members
+        ]
+        if more:
+            pieces += [b"," * (not scanned.is_empty), b",".join(more)]
+        pieces.append(b"}")
+        whole = b"".join(pieces)
+        cause = BAD_TIMESTAMP if "timestamp" in bad and "timestamp" in scanned.members else NO_KEYS
+        msg_id = (
+            standard["msg_id"]
+            if "msg_id" in bad or "msg_id" not in scanned.members
+            else (body[slice(*scanned.members["msg_id"][-1])])
+        )
+        return Checked([topic, whole], cause, topic_text, json.loads(msg_id))
 
     def _complete(self, frames: list[bytes]) -> Checked | None:
         """Let a message through that is as it should be, which nearly all are; None if it is not.
@@ -108,7 +251,13 @@ class Checker:
         """
         try:
             topic, body = frames
-            if len(topic) + len(body) > self._max_bytes or _may_be_too_deep(body):
+            if (
+                len(body) > AT_A_GLANCE
+                or len(topic) > LARGEST_TOPIC
+                or len(topic) + len(body) > self._max_bytes
+            ):
+                return None
+            if _may_be_too_deep(body):
                 return None
             parsed = _loads(body)
             if (
@@ -123,48 +272,68 @@ class Checker:
             pass
         return None
 
-    def _examined(self, frames: list[bytes]) -> Checked:
+    def _examined(self, frames: list[bytes]) -> Checked | None:
         if len(frames) == 1 and b"\0" in frames[0]:
             # txZMQ publishes `topic NUL body` in one frame, and its subscribers take it apart.
             frames = frames[0].split(b"\0", 1)
         if len(frames) != 2:
             return Checked(None, FRAMES, _shown(frames[0]) if frames else "")
         topic, body = frames
-        if len(topic) + len(body) > self._max_bytes:
+        if len(topic) > LARGEST_TOPIC or len(topic) + len(body) > self._max_bytes:
             return Checked(None, TOO_LARGE, _shown(topic))
         try:
             topic_text = topic.decode()
         except UnicodeDecodeError:
             return Checked(None, TOPIC_NOT_UTF8, _shown(topic))
+        if len(body) > CLOSELY:
+            return None
         try:
             text = body.decode()
         except UnicodeDecodeError:
             return Checked(None, BODY_NOT_UTF8, topic_text)
         if _too_deep(text):
             # As a string its depth is hidden from the parsers of listeners.
-            return self._wrapped(topic_text, topic, json.dumps(text))
+            return self._wrapped(topic_text, topic, json.dumps(text).encode())
+        not_strict: list[str] = []
+
+        def noted(word: str) -> float:
+            not_strict.append(word)
+            return float(word)
+
         try:
-            parsed = json.loads(text)
+            parsed = json.loads(text, parse_constant=noted)
         except (ValueError, RecursionError):
-            return self._wrapped(topic_text, topic, json.dumps(text))
+            return self._wrapped(topic_text, topic, json.dumps(text).encode())
+        if not_strict:
+            self._on_not_strict(topic_text)
+        if parsed is None:
+            return self._wrapped(topic_text, topic, b"null", NULL)
         if not isinstance(parsed, dict) or not isinstance(parsed.get("topic"), str):
-            return self._wrapped(topic_text, topic, text.strip())
+            return self._wrapped(topic_text, topic, body.strip(_BLANKS))
         if self._validated and not credentials.are_readable(parsed):
-            return self._wrapped(topic_text, topic, text.strip(), UNREADABLE)
+            return self._wrapped(topic_text, topic, body.strip(_BLANKS), UNREADABLE)
         bad = [key for key, is_good in _NEEDED.items() if not is_good(parsed.get(key))]
         if not bad:
             return Checked(frames, None, topic_text, parsed["msg_id"])
         if any(key in parsed for key in _SIGNED):
             # A signed message cannot be completed: any key that is added breaks its signature.
-            return self._wrapped(topic_text, topic, text.strip())
+            return self._wrapped(topic_text, topic, body.strip(_BLANKS))
         # Only what is there and unusable is replaced; the rest stays, digit for digit.
         members = {key: raw for key, raw in _members(text) if key not in bad}
         cause = BAD_TIMESTAMP if "timestamp" in bad and "timestamp" in parsed else NO_KEYS
         return self._repaired(topic_text, topic, members, cause)
 
-    def _wrapped(self, topic_text: str, topic: bytes, raw: str, cause: str = WRAPPED) -> Checked:
-        members = {"topic": json.dumps(topic_text), "msg": raw}
-        return self._repaired(topic_text, topic, members, cause)
+    def _wrapped(self, topic_text: str, topic: bytes, raw: bytes, cause: str = WRAPPED) -> Checked:
+        """`raw`, which is JSON, as the content of a message. Not as text: it may be large."""
+        if len(topic) + len(raw) > 2 * self._max_bytes:
+            return Checked(None, TOO_LARGE, topic_text)
+        wrapped = self._repaired(
+            topic_text, topic, {"topic": json.dumps(topic_text), "msg": "0"}, cause
+        )
+        assert wrapped.frames is not None
+        # Keys are sorted, and before this one are those that are ours: no text of a sender.
+        before, _, after = wrapped.frames[1].partition(b'"msg":0')
+        return wrapped._replace(frames=[topic, b"".join((before, b'"msg":', raw, after))])
 
     def _repaired(
         self, topic_text: str, topic: bytes, members: dict[str, str], cause: str
@@ -186,6 +355,53 @@ def _is_usable(timestamp: Any) -> bool:
         return False
     return _FIRST_TIMESTAMP <= timestamp <= _LAST_TIMESTAMP  # never true of NaN
 
+
+def _topic_and_body(frames: list[bytes]) -> list[bytes]:
+    # txZMQ publishes `topic NUL body` in one frame, and its subscribers take it apart.
+    return frames[0].split(b"\0", 1) if len(frames) == 1 else frames
+
+
+def _is_utf8(body: bytes) -> Generator[None, None, bool]:
+    """Whether it is, a piece at a time."""
+    decode = getincrementaldecoder("utf-8")().decode
+    view = memoryview(body)
+    try:
+        for begin in range(0, len(body), PIECE):
+            decode(view[begin : begin + PIECE], begin + PIECE >= len(body))
+            yield
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _escaped(body: bytes, most: int) -> Generator[None, None, bytes | None]:
+    """A text in UTF-8 as a JSON string, a piece at a time. None if that has more bytes than `most`.
+
+    As a string its depth is hidden from the parsers of listeners, and so is what takes them long.
+    """
+    decode = getincrementaldecoder("utf-8")().decode
+    view, pieces, size = memoryview(body), [b'"'], 2
+    for begin in range(0, len(body), PIECE):
+        text = decode(view[begin : begin + PIECE], begin + PIECE >= len(body))
+        pieces.append(json.dumps(text)[1:-1].encode())
+        size += len(pieces[-1])
+        if size > most:
+            return None
+        yield
+    return b"".join([*pieces, b'"'])
+
+
+def _atom(raw: bytes) -> Any:
+    """A value of a valid text, if it is neither a list nor an object."""
+    try:
+        return None if raw[:1] in (b"[", b"{") else json.loads(raw)
+    except ValueError:
+        return None
+
+
+_BLANKS = b" \t\n\r"
+_SIGNATURE = ("crypto", "signature", "certificate")
+_LOOKED_AT = frozenset({"topic", "msg", "msg_id", "timestamp", "i", "username", *_SIGNATURE})
 
 _NUMBERS = (int, float)
 

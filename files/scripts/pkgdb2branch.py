@@ -36,6 +36,14 @@ def main() -> int:
     return os.EX_OK
 
 
+def user() -> str:
+    """Who runs this. In a container a user may be a number alone."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # the second from Python 3.13 on
+        return str(os.getuid())
+
+
 def branch_message(arguments: argparse.Namespace, branch: str) -> dict[str, object]:
     package = {"name": arguments.package, "namespace": arguments.namespace}
     return {
@@ -60,7 +68,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("package", help="name of the package, such as guake")
     parser.add_argument("branches", nargs="+", metavar="branch", help="such as f41")
     parser.add_argument("--namespace", default="rpms", help="default: %(default)s")
-    parser.add_argument("--agent", default=getpass.getuser(), help="who asked for it; default: you")
+    parser.add_argument("--agent", default=user(), help="who asked for it; default: you")
     return parser.parse_args()
 
 

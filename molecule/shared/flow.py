@@ -18,11 +18,13 @@ import shlex
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from testinfra.host import Host
+
+from tests.support.waiting import wait_for
 
 _ON_HOST = Path(__file__).parents[2] / "tests" / "sop" / "on_host"
 PUBLISH = (_ON_HOST / "publish.py").read_text()
@@ -148,17 +150,12 @@ def flowing(publisher: Host, listeners: Sequence[Heard]) -> Iterator[Flow]:
     flow = Flow(publisher, listeners)
     flow.start()
     try:
-        _wait_for(
+        wait_for(
             lambda: all({k for k, _ in flow.heard(each)} == set(KINDS) for each in listeners),
             OPENING,
+            "a message of each kind",
+            pause=0.2,
         )
         yield flow
     finally:
         flow.stop()
-
-
-def _wait_for(condition: Callable[[], bool], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"no message of each kind arrived within {seconds} s"
-        time.sleep(0.2)

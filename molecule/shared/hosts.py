@@ -1,17 +1,18 @@
 #!/usr/bin/env python3
 """Boot real systemd hosts in containers, reached over SSH, and remove them again.
 
-    hosts.py up     --prefix P --state DIR HOST=SUITE[:PORT...] ...
+    hosts.py up     --prefix P --state DIR HOST=SUITE[+PACKAGE...][:PORT...] ...
     hosts.py down   --prefix P --state DIR
     hosts.py status
     hosts.py clean
 
 `up` makes the hosts of prefix P exactly those named: it reuses what runs, replaces what differs or
 does not answer, and removes the rest. Its hosts share a network on which their names resolve. Each
-has an unprivileged user `operator` with sudo. A PORT of a host is published at a free port of
-127.0.0.1. DIR then holds ssh_config (`ssh -F DIR/ssh_config HOST`) and inventory.json
-(`ansible-playbook -i DIR/inventory.json`). `status` shows, and `clean` removes, the hosts of every
-prefix that this checkout of the project has made.
+has an unprivileged user `operator` with sudo. A host with PACKAGEs is a copy of an image that has
+them, see images.py. A PORT of a host is published at a free port of 127.0.0.1. DIR then holds
+ssh_config (`ssh -F DIR/ssh_config HOST`) and inventory.json (`ansible-playbook -i
+DIR/inventory.json`). `status` shows, and `clean` removes, the hosts of every prefix that this
+checkout of the project has made.
 """
 
 from __future__ import annotations
@@ -40,6 +41,13 @@ PREFIX_LABEL = "fedmsg-relay.test-hosts"
 SPEC_LABEL = "fedmsg-relay.test-host-spec"
 # A host that already ran needs no boot: if it is silent this long (seconds), it is replaced.
 REUSE_PATIENCE = 15
+# The package lists as a daily timer keeps them, unless those that are there are of today.
+REFRESH = """
+command -v apt-get >/dev/null || exit 0
+stamp=/var/lib/apt/periodic/update-success-stamp
+[ -z "$(find $stamp -mmin -720 2>/dev/null)" ] || exit 0
+sudo apt-get --quiet=2 update && sudo install -D /dev/null $stamp
+"""
 
 
 @dataclass(frozen=True)
@@ -48,15 +56,22 @@ class Spec:
 
     name: str
     suite: str
+    packages: tuple[str, ...]
     ports: tuple[int, ...]
 
     @classmethod
     def parse(cls, text: str) -> Spec:
         name, equals, rest = text.partition("=")
-        suite, *ports = rest.split(":")
+        image, *ports = rest.split(":")
+        suite, *packages = image.split("+")
         if not (name and equals and suite and all(port.isdigit() for port in ports)):
-            raise argparse.ArgumentTypeError(f"{text!r} is not HOST=SUITE[:PORT...]")
-        return cls(name, suite, tuple(int(port) for port in ports))
+            raise argparse.ArgumentTypeError(f"{text!r} is not HOST=SUITE[+PACKAGE...][:PORT...]")
+        return cls(name, suite, tuple(sorted(packages)), tuple(int(port) for port in ports))
+
+    @property
+    def image(self) -> tuple[str, tuple[str, ...]]:
+        """What ensure_image() is asked for."""
+        return self.suite, self.packages
 
 
 class Hosts:
@@ -131,14 +146,14 @@ def up(prefix: str, state: Path, specs: list[Spec], timeout: float) -> None:
     hosts, access = Hosts(prefix), Access(state)
     names = [spec.name for spec in specs]
     with ThreadPoolExecutor(max_workers=max(len(specs), 1)) as pool:
-        suites = sorted({spec.suite for spec in specs})
-        images = dict(zip(suites, pool.map(ensure_image, suites)))
-        hashes = {spec.name: _spec_hash(spec, images[spec.suite], access) for spec in specs}
+        wanted = sorted({spec.image for spec in specs})
+        images = dict(zip(wanted, pool.map(lambda image: ensure_image(*image), wanted)))
+        hashes = {spec.name: _spec_hash(spec, images[spec.image], access) for spec in specs}
 
         def create(missing: list[Spec]) -> None:
             for _ in pool.map(
                 lambda spec: hosts.create(
-                    spec, images[spec.suite], hashes[spec.name], access.host_files(spec.name)
+                    spec, images[spec.image], hashes[spec.name], access.host_files(spec.name)
                 ),
                 missing,
             ):
@@ -278,8 +293,8 @@ def _fault(access: Access, name: str, names: list[str], patience: float) -> str:
 
 def _refresh_package_lists(access: Access, name: str) -> None:
     """Download the package lists, as a real host's daily timer has done: check mode reads them."""
-    update = "if command -v apt-get >/dev/null; then sudo apt-get --quiet=2 update; fi"
-    answer = access.ssh(name, update, 120)
+    # An image that has packages has the lists of the day it was built. Half a day is fresh enough.
+    answer = access.ssh(name, REFRESH, 120)
     if answer.returncode != 0:
         print(f"hosts: {name}: no package lists: {answer.stdout.strip()}", file=sys.stderr)
 

@@ -19,6 +19,8 @@ from pathlib import Path
 from engine import EngineError, limit_options, podman
 
 RECIPE = Path(__file__).resolve().parent / "image"
+ROLE_VARIABLES = Path(__file__).resolve().parents[2] / "roles" / "fedmsg_base" / "vars"
+ROLES = "roles"
 REPOSITORY = "localhost/fedmsg-relay-test-host"
 BOOTSTRAP_OPTIONS = [
     "--variant=minbase",
@@ -31,11 +33,21 @@ BOOTSTRAP_OPTIONS = [
 ]
 
 
-def ensure_image(suite: str) -> str:
+def ensure_image(suite: str, packages: tuple[str, ...] = ()) -> str:
     """Return the name of the image for `suite`, after building it if it is not there yet.
 
     `suite` is a Debian release ("trixie"); it is only a label where FEDMSG_TEST_IMAGE is set.
+    `packages` are installed in it, ROLES first, for others share the image that has no more.
     """
+    name = _ensure_bare(suite)
+    if ROLES in packages:
+        name = _ensure_packages(name, suite, _packages_of_roles())
+    if more := sorted(set(packages) - {ROLES}):
+        name = _ensure_packages(name, suite, more)
+    return name
+
+
+def _ensure_bare(suite: str) -> str:
     base = os.environ.get("FEDMSG_TEST_IMAGE")
     name = _published_name(base) if base else _suite_name(suite)
     if _exists(name):
@@ -49,6 +61,46 @@ def ensure_image(suite: str) -> str:
             else:
                 _build_from_packages(suite, name)
     return name
+
+
+def _ensure_packages(base: str, suite: str, packages: list[str]) -> str:
+    name = f"{REPOSITORY}:{suite}-with-{_hash(base, _content('add.sh'), *packages)}"
+    if _exists(name):
+        return name
+    with _lock(name):
+        if not _exists(name):
+            print(f"hosts: {suite}: adding {' '.join(packages)} (once)", flush=True)
+            _build_with_packages(base, name, packages)
+    return name
+
+
+def _build_with_packages(base: str, name: str, packages: list[str]) -> None:
+    # Not `podman build`: what runs hosts runs this, with the same options.
+    container = f"fedmsg-image-{name.rsplit('-', 1)[1]}"
+    podman("rm", "--force", "--ignore", container)
+    script = _content("add.sh").encode()
+    try:
+        command = ["run", "--interactive", f"--name={container}", *limit_options(), base]
+        podman(*command, "sh", "-s", "--", *packages, stdin=script)
+        podman("commit", "--change", "STOPSIGNAL SIGRTMIN+3", "--quiet", container, name)
+    finally:
+        podman("rm", "--force", "--ignore", container)
+
+
+def _packages_of_roles() -> list[str]:
+    """Those of a relay host, in the words of add.sh: by Debian's name and Red Hat's."""
+    import yaml  # which nothing else here needs: `make clean` works without the tests' tools
+
+    debian, red_hat = (
+        yaml.safe_load((ROLE_VARIABLES / f"{family}.yml").read_text())
+        for family in ("Debian", "RedHat")
+    )
+    found = []
+    for variable, names in debian.items():
+        # Signing is what one scenario asks for: there the role installs it.
+        if isinstance(names, list) and "signing" not in variable:
+            found += [f"{name}={other}" for name, other in zip(names, red_hat[variable])]
+    return sorted(found)
 
 
 def _suite_name(suite: str) -> str:

@@ -120,7 +120,7 @@ def run(playbook: str, inventory: str, *arguments: str) -> Run:
                 **os.environ,
                 "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
                 "ANSIBLE_CALLBACK_PLUGINS": str(Path(__file__).parent / "callback_plugins"),
-                "ANSIBLE_CALLBACKS_ENABLED": "recorded",
+                "ANSIBLE_CALLBACKS_ENABLED": "recorded,frozen",
                 "ANSIBLE_NOCOLOR": "1",
                 "RECORDED": str(record),
             },

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import signal
 import sys
 import time
 from typing import Any, Callable
@@ -13,6 +12,7 @@ import pytest
 import zmq
 
 from tests.conftest import Bus, Listener, Process, Sender, numbered, wait_for
+from tests.support.waiting import at_most, fits, patient
 
 MakeListener = Callable[..., Listener]
 
@@ -40,10 +40,10 @@ class Stoppable:
         self.address = re.findall(r"listener (\S+) connected", relay.output)[-1]
 
     def stop(self) -> None:
-        self._process.child.send_signal(signal.SIGSTOP)
+        self._process.pause()
 
     def go_on(self) -> None:
-        self._process.child.send_signal(signal.SIGCONT)
+        self._process.resume()
 
     def numbers(self) -> list[int]:
         return [int(line) for line in self._process.output.split()]
@@ -164,7 +164,7 @@ def test_a_full_queue_costs_the_others_milliseconds(
         assert json.loads(awake.receive()[1])["msg"]["n"] == number
         longest = max(longest, time.monotonic() - started)
     assert relay.output.count("too slow, cut off") >= 10
-    assert longest < 1.0
+    fits(longest, 1.0)
 
 
 def test_a_listener_of_one_topic_is_not_cut_off_for_the_traffic_of_others(
@@ -198,7 +198,7 @@ def test_a_stop_does_not_wait_for_one_that_stalls(
     relay.wait_for_line(f"listener {stalled.address} takes nothing since")
     started = time.monotonic()
     assert relay.terminate() == 0
-    assert time.monotonic() - started < 3
+    at_most(3, since=started)
     assert f"listener {stalled.address} too slow, cut off" in relay.output
 
 
@@ -208,11 +208,11 @@ def test_libzmq_by_itself_loses_them_in_silence(bus: Bus, context: zmq.Context[A
     socket.setsockopt(zmq.SNDHWM, 100)
     socket.bind(bus.outbound)
     listening = bus.start(sys.executable, "-c", LISTENER, bus.outbound, "")
-    assert socket.poll(20_000)
-    listening.child.send_signal(signal.SIGSTOP)
+    assert socket.poll(int(patient(20) * 1000))
+    listening.pause()
     for number in range(2000):
         socket.send_multipart(numbered(number, padding="x" * 100_000), zmq.NOBLOCK)
-    listening.child.send_signal(signal.SIGCONT)
+    listening.resume()
 
     def hears_again() -> bool:
         socket.send_multipart(numbered(2000), zmq.NOBLOCK)

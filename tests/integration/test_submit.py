@@ -12,6 +12,7 @@ import pytest
 import zmq
 
 from tests.conftest import Bus, Listener, Process, Submitter, numbered, wait_for
+from tests.support.waiting import patient
 
 MakeListener = Callable[..., Listener]
 
@@ -39,7 +40,7 @@ class TestReply:
         req.connect(bus.submit)
         for number in range(3):
             req.send_multipart(numbered(number))
-            assert req.poll(20_000)
+            assert req.poll(int(patient(20) * 1000))
             assert json.loads(req.recv())["ok"] is True
 
     def test_the_whole_envelope_comes_back(
@@ -48,7 +49,7 @@ class TestReply:
         dealer = context.socket(zmq.DEALER)
         dealer.connect(bus.submit)
         dealer.send_multipart([b"one", b"two", b"three", b"", *numbered(1)])
-        assert dealer.poll(20_000)
+        assert dealer.poll(int(patient(20) * 1000))
         assert dealer.recv_multipart()[:4] == [b"one", b"two", b"three", b""]
 
     def test_what_is_acknowledged_is_in_the_journal_and_has_been_emitted(
@@ -180,7 +181,7 @@ class TestRefusal:
         dealer = context.socket(zmq.DEALER)
         dealer.connect(bus.submit)
         dealer.send_multipart(numbered(1))
-        assert dealer.poll(20_000)
+        assert dealer.poll(int(patient(20) * 1000))
         empty, reply = dealer.recv_multipart()
         assert empty == b"" and json.loads(reply)["retry"] is False
 

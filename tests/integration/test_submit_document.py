@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +13,8 @@ from fedmsg_relay import delivery
 from fedmsg_relay.config import DEFAULTS
 
 from tests.conftest import ROOT, Bus, Listener
+from tests.support.programs import Child
+from tests.support.waiting import nothing_comes, patient
 
 MakeListener = Callable[..., Listener]
 
@@ -34,7 +34,7 @@ def client(bus: Bus) -> list[str]:
 
 def test_it_is_acknowledged_and_heard(bus: Bus, client: list[str], listener: MakeListener) -> None:
     receiving = listener(bus.relay())
-    subprocess.run(client, check=True, timeout=20)
+    subprocess.run(client, check=True, timeout=patient(20))
     topic, body = receiving.receive()
     assert topic == b"org.fedoraproject.dev.demo.hello"
     message = json.loads(body)
@@ -44,17 +44,16 @@ def test_it_is_acknowledged_and_heard(bus: Bus, client: list[str], listener: Mak
 
 def test_it_submits_again_what_a_relay_that_hangs_has_taken(bus: Bus, client: list[str]) -> None:
     relay = bus.relay()
-    os.kill(relay.pid, signal.SIGSTOP)
-    child = subprocess.Popen(client)
-    with pytest.raises(subprocess.TimeoutExpired):
-        child.wait(5)
-    os.kill(relay.pid, signal.SIGCONT)
+    with relay.paused():
+        child = Child(client)
+        # Long enough for it to have sent it again: it gives a relay two seconds.
+        nothing_comes(5, lambda: child.poll() is not None, "its end")
     assert child.wait(20) == 0
     assert len(bus.journaled()) == 1
 
 
 def test_it_waits_for_a_relay(bus: Bus, client: list[str]) -> None:
-    child = subprocess.Popen(client)
+    child = Child(client)
     bus.relay()
     assert child.wait(20) == 0
     assert len(bus.journaled()) == 1
@@ -63,7 +62,9 @@ def test_it_waits_for_a_relay(bus: Bus, client: list[str]) -> None:
 def test_it_ends_with_the_error_of_what_is_refused(bus: Bus, client: list[str]) -> None:
     bus.configure("z", relay_max_message_bytes=1000)
     bus.relay()
-    result = subprocess.run([*client[:-1], "x" * 1000], capture_output=True, text=True, timeout=20)
+    result = subprocess.run(
+        [*client[:-1], "x" * 1000], capture_output=True, text=True, timeout=patient(20)
+    )
     assert result.returncode == 1
     assert "too large" in result.stderr
     assert bus.journaled() == []

@@ -8,22 +8,23 @@ from typing import Any
 
 import zmq
 
+from tests.support.waiting import patient, wait_for
+
 from .bus import Bus
-from .processes import wait_until
 
 COUNT = 30
 
 
 def _frame(bus: Bus, path: Path) -> dict[str, Any]:
     """Publish a few messages; the frame that counts them."""
-    wait_until(path.exists, "the monitoring socket is there")
+    wait_for(path.exists, what="the monitoring socket is there")
     with bus.socket(zmq.SUB) as monitor, bus.publisher() as publisher:
         monitor.subscribe(b"")
         monitor.connect(f"ipc://{path}")
         for number in range(COUNT):
             publisher.send(b"org", b'{"topic":"org","timestamp":1,"msg_id":"m","i":%d}' % number)
         while True:
-            assert monitor.poll(15_000), "no frame within 15 seconds: it is due every five"
+            assert monitor.poll(int(patient(15) * 1000)), "no frame: one is due every five seconds"
             [body] = monitor.recv_multipart()
             frame = json.loads(body)
             assert isinstance(frame, dict)

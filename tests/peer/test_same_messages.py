@@ -40,7 +40,7 @@ LOGGER = {
     "JSON input": Run(("--json-input",), '{"b": 1,\n "a": {"z": 1, "y": 1e2}}\n'),
     "JSON input, keys twice": Run(("--json-input",), '{"a": 1, "a": 2}'),
     "JSON input, unusual numbers": Run(
-        ("--json-input",), '{"a": [NaN, Infinity, 1e400, -0.0, 1E5, 12345678901234567890123]}'
+        ("--json-input",), '{"a": [-0.0, 1E5, 1e-400, 12345678901234567890123]}'
     ),
     "JSON input, null": Run(("--json-input",), "null"),
     "JSON input, zero": Run(("--json-input",), "0"),

@@ -110,7 +110,7 @@ def run(directory: Path, inventory: Mapping[str, Any], playbook: Path, *options:
             **os.environ,
             "ANSIBLE_NOCOLOR": "1",
             "ANSIBLE_CALLBACK_PLUGINS": str(ROOT / "molecule/shared/callback_plugins"),
-            "ANSIBLE_CALLBACKS_ENABLED": "recorded",
+            "ANSIBLE_CALLBACKS_ENABLED": "recorded,frozen",
             "RECORDED": str(record),
         },
         stdin=subprocess.DEVNULL,

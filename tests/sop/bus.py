@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+from tests.support.waiting import WaitedInVainError, wait_for
 
 from . import machines
 from .document import FAULTS
@@ -106,24 +108,19 @@ def over() -> None:
     _BROKEN.unlink(missing_ok=True)
 
 
-def wait_for(condition: Callable[[], object], what: str, seconds: float) -> object:
-    """The first true value of `condition`, asked again and again until `seconds` have passed."""
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
-        time.sleep(0.2)
-    return value
-
-
 def _renew() -> str:
     machines.renew_control()
     print("\n".join(filter(None, _on_all(_forget))), end="", flush=True)
-    deadline = time.monotonic() + SETTLING
-    while wrong := "; ".join(filter(None, _on_all(_wrong_with))):
-        if time.monotonic() > deadline:
-            return wrong
-        time.sleep(0.5)
-    return ""
+    wrong = ""
+
+    def is_well() -> bool:
+        nonlocal wrong
+        wrong = "; ".join(filter(None, _on_all(_wrong_with)))
+        return not wrong
+
+    with suppress(WaitedInVainError):
+        wait_for(is_well, SETTLING, "hosts that are well", pause=0.5)
+    return wrong
 
 
 def _on_all(action: Callable[[str], str]) -> list[str]:

@@ -34,6 +34,9 @@ LISTENER = "app01"
 PUBLISHER = "pkgs01"
 NAMES = (RELAY, "busgateway02", LISTENER, PUBLISHER)
 
+# What the control host's environment has of Ansible's: where its files are, how it is spared work.
+KEPT = ("ANSIBLE_HOME", "ANSIBLE_CALLBACK_PLUGINS", "ANSIBLE_CALLBACKS_ENABLED")
+
 # Seconds, for one command. What takes longer hangs: a deploy to a new host installs packages.
 LIMIT = 400
 # What ssh and testinfra exit with when there is no connection.
@@ -133,7 +136,7 @@ def control_environment() -> dict[str, str]:
     kept = {
         key: value
         for key, value in os.environ.items()
-        if not key.startswith(("ANSIBLE_", "MOLECULE_", "GIT_", "PYTEST_")) or key == "ANSIBLE_HOME"
+        if not key.startswith(("ANSIBLE_", "MOLECULE_", "GIT_", "PYTEST_")) or key in KEPT
     }
     author = {
         f"GIT_{who}_{what}": value

@@ -6,6 +6,7 @@ ready, `make sop ARGS=docs/incidents/ID.adoc` runs one incident alone.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +15,7 @@ import pytest
 
 from . import proven, trial
 from .document import FAULTS, PAGE, Document, DocumentError, Incident, Section, read
+from .shared import Shared
 
 _Made = TypeVar("_Made")
 
@@ -24,6 +26,7 @@ OUTCOMES = pytest.StashKey[dict[str, trial.Outcome]]()
 NOTICED = pytest.StashKey[list[str]]()
 UNNOTICED = pytest.StashKey[list[str]]()
 FIRST_TRIES = pytest.StashKey[list[str]]()
+SHARED = pytest.StashKey["Shared | None"]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -45,6 +48,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="try what fails once more, for a machine that others use, too; the summary says so."
         " Not what has lost messages that were acknowledged",
     )
+    group.addoption(
+        "--sop-shared",
+        type=Path,
+        help="run those tests only that no other set of hosts with this directory has taken",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -53,8 +61,32 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[NOTICED] = []
     config.stash[UNNOTICED] = []
     config.stash[FIRST_TRIES] = []
+    directory = config.option.sop_shared
+    config.stash[SHARED] = Shared(directory, os.environ["SOP_SET"]) if directory else None
     if config.option.sop_prove and (changed := proven.uncommitted()):
         raise pytest.UsageError(f"what is proven has to be a commit; not committed: {changed}")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    shared = config.stash[SHARED]
+    if shared and shared.is_backward:
+        # Stable: those that are taken together stay in their order.
+        groups = list(dict.fromkeys(map(_taken_as, items)))
+        items.sort(key=lambda item: -groups.index(_taken_as(item)))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
+    """Pass by what another set has taken: it reports of it."""
+    shared = item.config.stash[SHARED]
+    if shared is None:
+        return None
+    return None if shared.take(_taken_as(item)) else True
+
+
+def _taken_as(item: pytest.Item) -> str:
+    """Tests of an ordinary file may need what the one before has found: all, or none."""
+    return item.name if isinstance(item, _Test) else item.path.name
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> Page | None:
@@ -128,6 +160,7 @@ class _Test(pytest.Item):
             first = str(wrong).partition("\n")[0]
             print(f"once more, for the first try failed: {first}", flush=True)
         made = run()
+        self.user_properties.append(("again", first))
         self.config.stash[FIRST_TRIES].append(f"{self.name}: {first}")
         return made
 

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.programs import Child
+
 from . import machines
 from .document import ROOT
 
@@ -89,7 +91,7 @@ class Run:
 
     def __init__(self, *options: str) -> None:
         self.printed = ""
-        self._process = subprocess.Popen(
+        self._process = Child(
             [sys.executable, "-m", "tests.sop.drill", *options],
             cwd=ROOT,
             env={**os.environ, "PYTHONUNBUFFERED": "1"},

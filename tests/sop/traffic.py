@@ -8,9 +8,11 @@ import re
 import shlex
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from tests.support.waiting import wait_for
 
 from . import machines
 from .document import ALL, Incident
@@ -133,7 +135,7 @@ class Traffic:
 
 
 @contextlib.contextmanager
-def flowing(wait_for: Callable[[Callable[[], object], str, float], object]) -> Iterator[Traffic]:
+def flowing() -> Iterator[Traffic]:
     """Publish until the end of the block; its beginning is when messages of each kind arrive."""
     name = uuid.uuid4().hex[:12]
     path = f"/var/tmp/{UNIT}-{name}"
@@ -153,8 +155,8 @@ def flowing(wait_for: Callable[[Callable[[], object], str, float], object]) -> I
         traffic = Traffic(path, name)
         wait_for(
             lambda: {kind for kind, _ in traffic.heard()} == set(KINDS),
-            "messages of each kind to arrive at the listener",
-            20,
+            what="messages of each kind to arrive at the listener",
+            pause=0.2,
         )
         yield traffic
     finally:

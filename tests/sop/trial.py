@@ -71,7 +71,7 @@ class Trial:
         self._must_not_match("diagnose")
         self._outcome.relay_os = _os(machines.RELAY)
         try:
-            with traffic.flowing(bus.wait_for) as flow:
+            with traffic.flowing() as flow:
                 self._stage("inject")
                 bus.inject(incident.id)
                 self._incident()

@@ -10,6 +10,8 @@ from fedmsg_relay import endpoints, ports, preflight
 from fedmsg_relay.config import complete
 from fedmsg_relay.errors import ConfigError
 
+from tests.support.ports import free_port
+
 
 @pytest.mark.parametrize(
     ("text", "host", "port"),
@@ -114,7 +116,7 @@ def test_the_holder_of_a_port_is_named() -> None:
     import os
 
     with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
+        held.bind(("127.0.0.1", free_port()))
         held.listen()
         port = held.getsockname()[1]
         for address in ("127.0.0.1", "0.0.0.0", "*"):
@@ -126,6 +128,6 @@ def test_the_holder_of_an_ipv6_wildcard_port_is_named() -> None:
     import os
 
     with socket.socket(socket.AF_INET6) as held:
-        held.bind(("::", 0))
+        held.bind(("::", free_port()))
         held.listen()
         assert f"process {os.getpid()} " in ports.holder("127.0.0.1", held.getsockname()[1])

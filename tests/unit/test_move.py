@@ -14,6 +14,8 @@ import pytest
 from fedmsg_relay.journal import Journal, Row
 
 from tests.conftest import ROOT, free_port
+from tests.support.ports import server
+from tests.support.waiting import wait_for
 
 MOVE = runpy.run_path(str(ROOT / "files/ansible/move.py"))
 
@@ -51,8 +53,8 @@ class TestDrain:
         assert said.startswith("not silent within 1.2 s: connected: nobody now")
 
     def test_who_is_connected_could_still_send(self, journal: Journal) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            port = server.getsockname()[1]
+        with server() as listening:
+            port = listening.getsockname()[1]
             with socket.create_connection(("127.0.0.1", port)):
                 assert "connected: localhost" in drain(journal, port, patience=1)["error"]
         assert "error" not in drain(journal, port)
@@ -76,14 +78,11 @@ class TestReach:
             os._exit(0)
         os.waitpid(child, 0)
         assert MOVE["reach"]([address])["error"] == ""
-        end = time.monotonic() + 10
-        while not MOVE["reach"]([address])["error"]:
-            assert time.monotonic() < end, "it still listens"
-            time.sleep(0.1)
+        wait_for(lambda: MOVE["reach"]([address])["error"], what="the end of it")
 
     def test_a_port_that_is_taken_is_said(self) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            port = server.getsockname()[1]
+        with server() as listening:
+            port = listening.getsockname()[1]
             said = MOVE["listen"]([f"tcp://127.0.0.1:{port}"], 2)["error"]
         assert said == f"cannot listen on 127.0.0.1:{port}: Address already in use"
 

@@ -361,7 +361,7 @@ def test_what_fails_is_tried_once_more_where_that_is_wanted(
     config = SimpleNamespace(
         option=SimpleNamespace(sop_again=again), stash={plugin.FIRST_TRIES: said}
     )
-    test: Any = SimpleNamespace(name="port-in-use", config=config)
+    test: Any = SimpleNamespace(name="port-in-use", config=config, user_properties=[])
     left_over = list(errors)
     runs = 0
 
@@ -375,6 +375,8 @@ def test_what_fails_is_tried_once_more_where_that_is_wanted(
     if good:
         assert plugin._Test._again(test, run) == "made"
         assert said == [f"port-in-use: {error}" for error in errors]
+        # For tools/test, which reads pytest's report.
+        assert test.user_properties == [("again", str(error)) for error in errors]
     else:
         with pytest.raises(AssertionError):
             plugin._Test._again(test, run)

@@ -14,6 +14,7 @@ from fedmsg_relay.errors import SpoolError
 from fedmsg_relay.spool import Spool, decoded
 
 from tests.conftest import environment
+from tests.support.programs import Child
 
 TOPIC = b"org.fedoraproject.dev.a"
 ROOM = 1 << 30
@@ -63,8 +64,7 @@ def test_processes_at_once_do_not_meet(directory: Path) -> None:
         "for n in range(50): spool.write(b't', b'%d' % n)\n"
     )
     children = [
-        subprocess.Popen([sys.executable, "-c", script, str(directory)], env=environment())
-        for _ in range(4)
+        Child([sys.executable, "-c", script, str(directory)], env=environment()) for _ in range(4)
     ]
     assert [child.wait(60) for child in children] == [0] * 4
     assert sorted(in_order(directory)) == sorted(b"%d" % n for n in range(50) for _ in range(4))

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from tests.support.programs import Child
 
 switch = runpy.run_path(str(ROOT / "files/ansible/switch.py"))["switch"]
 PIN = (ROOT / "files/fedmsg_relay/__init__.py").read_text()
@@ -50,10 +51,10 @@ def contents(package: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def begun(package: Path) -> Iterator[subprocess.Popen[str]]:
+def begun(package: Path) -> Iterator[Child]:
     """A program that has begun with the first of two releases."""
     release(package, "first")
-    with subprocess.Popen(
+    with Child(
         [sys.executable, "-c", PROGRAM, str(package.parent)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     ) as program:  # fmt: skip
@@ -63,9 +64,7 @@ def begun(package: Path) -> Iterator[subprocess.Popen[str]]:
         program.kill()
 
 
-def test_what_has_begun_goes_on_with_its_own_release(
-    package: Path, begun: subprocess.Popen[str]
-) -> None:
+def test_what_has_begun_goes_on_with_its_own_release(package: Path, begun: Child) -> None:
     release(package, "second")
     assert begun.communicate("\n", timeout=30)[0] == "first first\n"
     assert contents(package)["one.py"] == "RELEASE = 'second'"

@@ -95,7 +95,6 @@ def test_the_limit_counts_topic_and_body() -> None:
         (b"\xef\xbb\xbf{}", "\ufeff{}"),
         (b"[1, 2]", [1, 2]),
         (b" 5 ", 5),
-        (b"null", None),
         (b"{}", {}),
         (b'{"topic": 5, "timestamp": 1, "msg_id": ""}', {"topic": 5, "timestamp": 1, "msg_id": ""}),
         (b'{"topic":"a"', '{"topic":"a"'),
@@ -116,6 +115,14 @@ def test_wrapped_with_every_standard_key(body: bytes, msg: Any) -> None:
     assert sorted(out) == ["i", "msg", "msg_id", "timestamp", "topic", "username"]
     assert abs(out["timestamp"] - time.time()) < 5
     assert check(*checked.frames or ()).cause is None
+
+
+@pytest.mark.parametrize("body", [b"null", b" null\n"])
+def test_what_a_publisher_sends_whose_signing_fails_has_a_cause_of_its_own(body: bytes) -> None:
+    checked = check(b"my.topic", body)
+    assert checked.cause == wire.NULL
+    assert body_of(checked)["msg"] is None
+    assert {"topic", "timestamp", "msg_id", "i", "username"} < set(body_of(checked))
 
 
 @pytest.mark.parametrize(

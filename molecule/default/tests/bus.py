@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import time
 from pathlib import Path
 from typing import Callable, TypeVar
 
 import testinfra
 from testinfra.host import Host
+
+from tests.support import waiting
 
 ROOT = Path(__file__).parents[3]
 INVENTORY = os.environ.get("MOLECULE_INVENTORY_FILE", "")
@@ -60,13 +61,9 @@ def changed_tasks(output: str) -> set[tuple[str, str]]:
     return found
 
 
-def wait_for(condition: Callable[[], T], what: str, seconds: float = 20) -> T:
+def wait_for(condition: Callable[[], T | None], what: str, seconds: float = 20) -> T:
     """The first true value of `condition`, asked again and again until `seconds` have passed."""
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
-        time.sleep(0.1)
-    return value
+    return waiting.wait_for(condition, seconds, what, pause=0.1)
 
 
 def stop(relay: Host) -> None:

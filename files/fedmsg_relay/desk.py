@@ -1,0 +1,151 @@
+"""Where messages wait that take long to check: a little of each in every turn of the loop.
+
+The thread of the sockets must not be kept by one message, and no other thread could help: Python
+runs one at a time. So a large message is checked in steps. What its sender sends meanwhile waits
+behind it, whatever it is, and others' messages pass.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Generator, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Callable
+
+import zmq
+
+from .wire import INTERNAL_ERROR, Checked, Checker
+
+# Bytes that may wait here. With more no further message is taken, and one that takes long is
+# wrapped rather than checked: others must not wait for longer than a fraction of a second.
+WAITING_BYTES = 32 << 20
+# A message's share of that beside its frames.
+MESSAGE_BYTES = 400
+
+# Seconds for one sender before the next has its turn.
+SHARE = 0.002
+
+Done = Callable[[Checked], object]
+
+
+@dataclass
+class _Waiting:
+    frames: list[bytes]
+    done: Done
+    bytes: int
+    steps: Generator[None, None, Checked] | None = None
+
+
+class Desk:
+    """Checks messages in the order of each sender. `done` is called with what came of each."""
+
+    def __init__(self, checker: Checker, on_error: Callable[[], object]) -> None:
+        self._checker = checker
+        self._on_error = on_error
+        self._queues: dict[Hashable, deque[_Waiting]] = {}
+        # Whose turn it is.
+        self._senders: deque[Hashable] = deque()
+        self.bytes = 0
+        self.messages = 0
+        # Since the start.
+        self.checked_slowly = 0
+
+    @property
+    def is_idle(self) -> bool:
+        return not self._queues
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no message should be taken for now."""
+        return self.bytes >= WAITING_BYTES
+
+    def check(
+        self, frames: list[bytes], sender: Callable[[], Hashable], done: Done
+    ) -> Checked | None:
+        """What comes of a message, at once; or None, then `done` is called with it later.
+
+        `sender()` says whose it is.
+        """
+        whose: Hashable = None
+        if not self._queues or (whose := sender()) not in self._queues:
+            checked = self._quickly(frames)
+            if checked is not None:
+                return checked
+            whose = whose or sender()
+            self._queues[whose] = deque()
+            self._senders.append(whose)
+        size = sum(map(len, frames)) + MESSAGE_BYTES
+        self._queues[whose].append(_Waiting(frames, done, size))
+        self.bytes += size
+        self.messages += 1
+        return None
+
+    def check_all(
+        self,
+        messages: Sequence[list[bytes]],
+        heads: Sequence[zmq.Frame],
+        sender: Callable[[zmq.Frame], Hashable],
+        done: Done,
+    ) -> list[Checked]:
+        """As `check` for each, without those that are done later. `heads`: their first frames."""
+        at_once = []
+        for frames, head in zip(messages, heads):
+            checked = None if self._queues else self._quickly(frames)
+            if checked is None:
+                checked = self.check(frames, lambda head=head: sender(head), done)  # type: ignore[misc]
+            if checked is not None:
+                at_once.append(checked)
+        return at_once
+
+    def work(self, seconds: float) -> None:
+        """Go on for about so long, with each sender's first message by turns."""
+        end = time.monotonic() + seconds
+        while self._senders and time.monotonic() < end:
+            whose = self._senders[0]
+            self._senders.rotate(-1)
+            queue = self._queues[whose]
+            checked = self._step(queue[0], end)
+            if checked is None:
+                continue
+            first = queue.popleft()
+            self.bytes -= first.bytes
+            self.messages -= 1
+            if not queue:
+                del self._queues[whose]
+                self._senders.remove(whose)
+            try:
+                first.done(checked)
+            except Exception:  # one message, and not those behind it
+                self._on_error()
+
+    def finish(self) -> None:
+        """Check all that waits; for the end of the relay."""
+        while self._queues:
+            self.work(1.0)
+
+    def _quickly(self, frames: list[bytes]) -> Checked | None:
+        try:
+            return self._checker.check_quickly(frames)
+        except Exception:  # a bug, and not a reason to be without the other messages
+            self._on_error()
+            return Checked(None, INTERNAL_ERROR, "")
+
+    def _step(self, waiting: _Waiting, end: float) -> Checked | None:
+        try:
+            if waiting.steps is None:
+                checked = self._checker.check_quickly(waiting.frames)
+                if checked is not None:
+                    return checked
+                self.checked_slowly += 1
+                waiting.steps = self._checker.check_slowly(waiting.frames, lambda: self.is_full)
+            share = min(end, time.monotonic() + SHARE)
+            while time.monotonic() < share:
+                next(waiting.steps)
+        except StopIteration as stop:
+            assert isinstance(stop.value, Checked)
+            return stop.value
+        except Exception:
+            self._on_error()
+            return Checked(None, INTERNAL_ERROR, "")
+        return None
