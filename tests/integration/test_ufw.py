@@ -1,4 +1,4 @@
-"""The relay's ports behind a real ufw, in namespaces of their own: the machine's stay as they are."""
+"""The relay's ports behind a real ufw, in namespaces of their own."""
 
 from __future__ import annotations
 
