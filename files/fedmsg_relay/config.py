@@ -26,7 +26,6 @@ Config: TypeAlias = "dict[str, Any]"
 ETC_DIRECTORY = "/etc/fedmsg.d"
 ETC_FILE = "/etc/fedmsg-config.py"
 # The type of a symbolic link in a mode (stat.S_IFLNK): its own permissions mean nothing.
-_LINK = 0o120000
 
 # Milliseconds for zmq_*, bytes for *_bytes, and seconds for all other times.
 DEFAULTS: Config = {
@@ -206,36 +205,15 @@ def _own_python_files(directory: str) -> list[str]:
 
 def _is_own(path: str) -> bool:
     """Whether nobody but this user and root can have written it; else says so."""
+    from . import trust
+
     try:
-        whats = (os.lstat(path), os.stat(path))
+        reason = trust.why_not(os.path.abspath(path))
     except OSError:
         return False
-    for what in whats:
-        if what.st_uid not in (0, os.geteuid()):
-            reason = f"it is user {what.st_uid}'s"
-        elif what.st_mode & _LINK != _LINK and what.st_mode & 0o002:
-            reason = "every user may write it"
-        elif what.st_mode & _LINK != _LINK and what.st_mode & 0o020 and not _is_private(what):
-            reason = f"group {what.st_gid} may write it"
-        else:
-            continue
+    if reason is not None:
         print(f"warning: {path} is passed over: {reason}", file=sys.stderr)
-        return False
-    return True
-
-
-def _is_private(what: os.stat_result) -> bool:
-    """Whether its group is one that only this user is in, as many distributions make them."""
-    if what.st_gid == 0:
-        return True
-    import grp
-    import pwd
-
-    try:
-        group, user = grp.getgrgid(what.st_gid), pwd.getpwuid(os.geteuid())
-    except KeyError:
-        return False
-    return group.gr_name == user.pw_name and set(group.gr_mem) <= {user.pw_name}
+    return reason is None
 
 
 def _python_files(directory: str) -> list[str]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Lookup:
-    """The first address of `host`, once it `is_done`; None: there is none.
+    """The addresses of `host` in the resolver's order, once it `is_done`; empty: there is none.
 
     `descriptor` can be read then. An address in numbers is there at once. A name means IPv4, as it
     does to libzmq, by which everybody on the bus goes.
@@ -23,7 +23,7 @@ class Lookup:
 
     def __init__(self, host: str, port: int) -> None:
         self._host, self._port = host.encode(), port
-        self.found: Found | None = None
+        self.found: list[Found] = []
         self.is_done = False
         self.descriptor = self._write_end = -1
         try:
@@ -55,5 +55,5 @@ class Lookup:
 
     def _look_up(self, family: int, flags: int) -> None:
         kind = socket.SOCK_STREAM
-        self.found = socket.getaddrinfo(self._host, self._port, family, kind, 0, flags)[0]
+        self.found = list(socket.getaddrinfo(self._host, self._port, family, kind, 0, flags))
         self.is_done = True

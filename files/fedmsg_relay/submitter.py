@@ -4,14 +4,16 @@ DEALER to ROUTER. Request: `[key, b"", topic, body]`; reply: `[key, b"", json]`,
 key being what this side chose. docs/protocol.adoc has the whole of it.
 
 Over a plain TCP connection, without pyzmq: see zmtp.py for why. It keeps to what libzmq does by the
-same config: one address of a name, TCP keepalive, attempts that come after `zmq_reconnect_ivl` and
-then ever more rarely, a limit to the handshake. But there is no thread: it does so only while it is
-asked, and a relay's PING is answered then.
+same config: IPv4 of a name, TCP keepalive, attempts that come after `zmq_reconnect_ivl` and then
+ever more rarely, a limit to the handshake. But of a name's several addresses it takes the first
+that can be connected to, where libzmq knows the first one only; and there is no thread: it does so
+only while it is asked, and a relay's PING is answered then.
 """
 
 from __future__ import annotations
 
 import json
+import select
 import socket
 import time
 
@@ -26,8 +28,11 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .config import Config
+    from .lookup import Found
     from .polling import Poller
 
+# Seconds after which a name's next address is tried beside those that have not answered (RFC 8305).
+NEXT_ADDRESS = 0.25
 HANDSHAKE = 30.0  # seconds that it may take: libzmq's ZMQ_HANDSHAKE_IVL
 LARGEST_REPLY = 1 << 20  # bytes: an error is one line
 # Bytes that leave together, as far as there are so many: a relay takes them at less cost.
@@ -56,6 +61,9 @@ class Submitter:
         self._is_lost = False
         self._socket: socket.socket | None = None
         self._lookup: Lookup | None = None
+        self._untried: list[Found] = []  # addresses of the name
+        self._racing: list[socket.socket] = []  # connections to several of them, being made
+        self._race_ends = _NEVER
         self._received: list[list[bytes]] = []
         self._begin()
 
@@ -112,6 +120,8 @@ class Submitter:
             poller.descriptor(self._socket.fileno(), to_write=bool(self._unsent))
         elif self._lookup is not None:
             poller.descriptor(self._lookup.descriptor)
+        for racing in self._racing:
+            poller.descriptor(racing.fileno(), to_write=True)
 
     def close(self) -> None:
         """What has not left is not waited for: unacknowledged, its sender still has it."""
@@ -132,21 +142,61 @@ class Submitter:
     def _connect(self) -> None:
         if self._lookup is None or not self._lookup.is_done:
             return
-        found = self._lookup.found
+        self._untried = self._lookup.found
         self._lookup.close()
         self._lookup = None
-        if found is None:
+        if len(self._untried) == 1:  # nothing to choose from: the first write says what became
+            try:
+                self._use(self._open(self._untried.pop()))
+            except OSError:
+                self._lose()
+        else:
+            self._race_ends = time.monotonic() + HANDSHAKE
+            self._race()
+
+    def _race(self) -> None:
+        """Take the first address that lets itself be connected to; try the next when it is time."""
+        for racing in [one for one in self._racing if _is_over(one)]:
+            self._racing.remove(racing)
+            if _is_connected(racing):
+                self._end_race()
+                self._use(racing)
+                return
+            racing.close()
+            self.due = 0.0  # it refuses: no reason to wait with the next
+        while self._untried and (not self._racing or time.monotonic() >= self.due):
+            try:
+                self._racing.append(self._open(self._untried.pop(0)))
+            except OSError:
+                continue
+            self.due = time.monotonic() + NEXT_ADDRESS
+        if not self._racing:
             self._lose()
-            return
+        elif not self._untried:
+            self.due = self._race_ends
+            if time.monotonic() >= self.due:
+                self._lose()
+
+    def _end_race(self) -> None:
+        for racing in self._racing:
+            racing.close()
+        self._racing, self._untried = [], []
+
+    def _open(self, found: Found) -> socket.socket:
+        """Begin to connect. Raises OSError."""
         family, kind, protocol, _, address = found
+        made = socket.socket(family, kind, protocol)
         try:
-            self._socket = socket.socket(family, kind, protocol)
-            self._socket.setblocking(False)
-            self._set_options(self._socket)
-            self._socket.connect_ex(address)  # what it says, the first write says, too
+            made.setblocking(False)
+            self._set_options(made)
+            made.connect_ex(address)  # what it says, the first write says, too
         except OSError:
-            self._lose()
-            return
+            made.close()
+            raise
+        return made
+
+    def _use(self, connecting: socket.socket) -> None:
+        self._socket = connecting
         self.due = time.monotonic() + HANDSHAKE
 
     def _set_options(self, made: socket.socket) -> None:
@@ -167,6 +217,8 @@ class Submitter:
         if self._socket is None:
             if self._lookup is not None:
                 self._connect()
+            elif self._racing:
+                self._race()
             elif time.monotonic() >= self.due:
                 self._begin()
         if self._socket is None:
@@ -230,6 +282,22 @@ class Submitter:
         if self._lookup is not None:
             self._lookup.close()
         self._socket = self._lookup = None
+        self._end_race()
+
+
+def _is_over(connecting: socket.socket) -> bool:
+    """Whether it is known if the connection was made."""
+    poll = select.poll()
+    poll.register(connecting, select.POLLOUT)
+    return bool(poll.poll(0))
+
+
+def _is_connected(over: socket.socket) -> bool:
+    try:
+        over.getpeername()
+    except OSError:
+        return False
+    return True
 
 
 def _host_and_port(endpoint: str) -> tuple[str, int]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -259,24 +261,28 @@ class TestTwoRelays:
         """What it had taken already may be doubled, and no more than that."""
         other = second_bus(bus)
         relay = bus.relay()
-        second_relay(bus, other)
+        second = second_relay(bus, other)
         child = start_logger(bus)
         write(child, "first\n")
-        wait_for(lambda: bus.journaled())
-        with relay.paused():
+        # That is the first relay, unless it is so slow that the second one was asked, too.
+        wait_for(lambda: bus.journaled() or other.journaled())
+        hangs, goes_on = (relay, other) if bus.journaled() else (second, bus)
+        before = len(goes_on.journaled())
+        with hangs.paused():
             started = time.monotonic()
             write(child, "second\n")
-            wait_for(lambda: other.journaled())
+            wait_for(lambda: len(goes_on.journaled()) > before)
             at_most(2, since=started)
             write(child, "third\n")
-            wait_for(lambda: len(other.journaled()) == 2)
+            wait_for(lambda: len(goes_on.journaled()) == before + 2)
         assert child.stdin is not None
         child.stdin.close()
         assert child.wait(10) == 0
-        assert relay.terminate() == 0
-        first, second = bus.journaled(), other.journaled()
-        assert len(set(first) | set(second)) == 3
-        assert len(first) == len(set(first)) <= 2
+        assert hangs.terminate() == 0
+        first, others = bus.journaled(), other.journaled()
+        assert len(set(first) | set(others)) == 3
+        of_the_hanging = first if hangs is relay else others
+        assert len(of_the_hanging) == len(set(of_the_hanging)) <= 2
         assert spooled(spool) == []
 
     def test_one_that_is_killed_under_load(self, bus: Bus, spool: Path) -> None:
@@ -411,10 +417,11 @@ def test_the_envelope_of_a_request_is_of_no_consequence(
     bus.relay()
     bus.tool("logger", "--message", "x")
     [msg_id] = bus.journaled()
-    body = {"topic": "t", "timestamp": 1, "msg_id": msg_id}
+    with closing(sqlite3.connect(bus.journal)) as db:
+        [(topic, body)] = db.execute("SELECT topic, body FROM message")
     req = context.socket(zmq.REQ)
     req.connect(bus.submit)
-    req.send_multipart([b"t", json.dumps(body).encode()])
+    req.send_multipart([topic.encode(), body])
     assert req.poll(int(patient(20) * 1000))
     reply = json.loads(req.recv())
     assert abs(reply.pop("time") - time.time()) < 20

@@ -98,7 +98,7 @@ def test_we_sign_as_fedmsg_signs(signing_bus: Bus, authority: Authority) -> None
 
 def test_messages_of_our_logger_verify(signing_bus: Bus, authority: Authority) -> None:
     lines = "Hello, world.\nRaphaël Groß \U0001f41f\n\n"
-    document = '{"b": [1.0, 1e400, NaN, 12345678901234567890], "a": {"é": "\\ud83d"}}'
+    document = '{"b": [1.0, 1e300, 12345678901234567890], "a": {"é": "\\ud83d"}}'
     with signing_bus.listener() as listener, signing_bus.publisher() as publisher:
         publisher.open_path_to(listener)
         for options, stdin in (

@@ -12,7 +12,7 @@ from typing import Any
 from . import programs
 from .ports import free_address, free_port
 from .programs import RELAY, ROOT, Program, environment
-from .waiting import SLOWED
+from .waiting import SLOWED, patient
 
 # The default of the config's `timeout`, in seconds.
 TIMEOUT = 2
@@ -88,7 +88,7 @@ class Bus:
         env = environment(**run.pop("env", {}))
         return programs.run([*self.command(name), *options], env=env, cwd=self.directory, **run)
 
-    PATIENT = ("--warning", "30000", "--critical", "40000")
+    PATIENT = ("--warning", "30000", "--critical", "40000", "--timeout", f"{patient(5):g}")
 
     def probe(self, *options: str) -> subprocess.CompletedProcess[str]:
         """Run `fedmsg-probe` so that a busy machine's answers, which come late, are no warning."""
