@@ -79,10 +79,10 @@ class Spool:
             # file's own fsync brings its renaming to disk with ext4, XFS and Btrfs.
             for step in (_File.sync, _File.put_in_place, _File.sync):
                 open_files = [file for file in files if not isinstance(file, SpoolError)]
-                for opened, error in zip(open_files, _each(step, open_files)):
-                    if error is not None:
+                for opened, fault in zip(open_files, _each(step, open_files)):
+                    if fault is not None:
                         opened.abandon()
-                        text = f"spool {self.directory}: {error.strerror}"
+                        text = f"spool {self.directory}: {fault.strerror}"
                         files[files.index(opened)] = SpoolError(text)
         except BaseException:
             for file in files:
