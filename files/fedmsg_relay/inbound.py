@@ -81,7 +81,7 @@ class Inbound:
                 batch.append(frames)
                 if self._skipping is not None:
                     break
-                size += len(frames[-1])
+                size += len(frames[0]) + len(frames[-1])
         except zmq.Again:
             pass
         return batch

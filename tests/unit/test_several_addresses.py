@@ -15,12 +15,14 @@ from fedmsg_relay import submitter as submitter_module
 from fedmsg_relay.polling import Poller
 from fedmsg_relay.submitter import Submitter
 
+from tests.support.ports import free_port
+
 
 @pytest.fixture
 def router() -> Iterator[zmq.Socket[bytes]]:
     with zmq.Context() as context, context.socket(zmq.ROUTER) as bound:
         bound.linger = 0
-        bound.bind_to_random_port("tcp://127.0.0.1")
+        bound.bind(f"tcp://127.0.0.1:{free_port()}")
         yield bound
 
 
