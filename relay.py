@@ -1,4 +1,4 @@
-#!/usr/bin/python3
+#!/usr/bin/python3 -I
 """fedmsg-relay: pass on what scripts send to one address to the listeners that connect to another.
 
     scripts ─ PUB connects ─► inbound (XSUB bound) ─┐
@@ -24,6 +24,7 @@ import sys
 import time
 from collections.abc import Iterable
 
+sys.path.insert(0, "/usr/local/lib/fedmsg-relay")  # -I looks into no directory of its own accord
 import zmq
 from fedmsg_relay import __version__, access, log, preflight, process, sockets, state, systemd
 from fedmsg_relay import config as global_config

@@ -1,6 +1,6 @@
 """Open the relay's ports in the host's firewall, for some networks and nobody else.
 
-The roles run it with `python3 -c`; a JSON object on standard input asks:
+The roles run it with `python3 -I -c`; a JSON object on standard input asks:
 
     networks   in CIDR notation; none: what was made here before goes away, and all else stays
     ports      TCP ports of the relay
@@ -323,7 +323,7 @@ def drop_in(wanted: Wanted) -> str:
     if not wanted.networks:
         return ""
     ports, networks = ",".join(map(str, wanted.ports)), ",".join(wanted.networks)
-    command = f"-/usr/bin/python3 {PROGRAM} --restore {ports} {networks}"
+    command = f"-/usr/bin/python3 -I {PROGRAM} --restore {ports} {networks}"
     return (
         "# Written by the role fedmsg_relay. What nftables.service loads flushes our rules.\n"
         f"[Unit]\nRequiresMountsFor={os.path.dirname(PROGRAM)}\n\n"

@@ -1,6 +1,6 @@
 """Take over what a host had before these roles: its config's keys, its files, its logs.
 
-The roles run it with `python3 -c`. A JSON object on standard input; what it asks for is done in
+The roles run it with `python3 -I -c`. A JSON object on standard input; what it asks for is done in
 this order, and each thing that was done is one line on standard output:
 
     compare   what `compare` takes. Changes nothing, and answers with one JSON object

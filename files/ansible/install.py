@@ -1,6 +1,6 @@
 """Write files of a release that differ, all in one round trip.
 
-The roles run it with `python3 -c`, after place.py and switch.py. Standard input is a JSON object:
+The roles run it with `python3 -I -c`, after place.py, switch.py. Standard input is a JSON object:
 path to {content, mode}, or to {link} for a symbolic link; a mode is in octal. Each file is replaced
 by renaming, the Python package as a whole. Prints the paths, one a line.
 """

@@ -1,6 +1,6 @@
 """What playbooks/move.yml does on a host beside what the roles do: one request a run.
 
-The roles run it with `python3 -c`; a JSON object on standard input asks, by `do` and what the
+The roles run it with `python3 -I -c`; a JSON object on standard input asks, by `do` and what the
 function of that name below takes, and one on standard output answers: `error` says what is wrong,
 or is empty. Whatever waits has a bound, in seconds.
 """

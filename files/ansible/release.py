@@ -1,6 +1,6 @@
 """Keep the release that a deploy replaces, and put it back. All in one round trip.
 
-The roles run it with `python3 -c`, after place.py and switch.py. A JSON object on standard input:
+The roles run it with `python3 -I -c`, after place.py, switch.py. A JSON object on standard input:
 
     action     keep     before a deploy changes anything: keep what is there now. If the last deploy
                         has not come to its end, what was kept before it stays: what worked last

@@ -1,10 +1,13 @@
 """Remove all that the roles have put on a host, in one round trip.
 
-The roles run it with `python3 -c`; a JSON object on standard input:
+The roles run it with `python3 -I -c`; a JSON object on standard input:
 
     files        paths; `SITE/` is as in install.py. A unit is stopped and disabled first
     trees        directories that are ours with all that is in them
     patterns     of files that our programs have written
+    logs         paths of logs: each goes with what logrotate has made of it
+    journals     paths of journals: each goes with what SQLite keeps beside it, and with those that
+                 the relay, a move or a rollback has put aside; not what only begins like it
     directories  that are ours, deepest first: each goes if nothing of others is left in it
     shared       that the system may not have had before: each goes with our last file in it, if
                  that leaves it empty
@@ -25,6 +28,7 @@ import grp
 import json
 import os
 import pwd
+import re
 import shutil
 import site
 import stat
@@ -39,6 +43,10 @@ UNITS = "/etc/systemd/system/"
 STARTED = (".socket", ".path", ".timer", ".service")
 DRAIN = ("fedmsg-spool.path", "fedmsg-spool.timer")
 LOGGER = "/usr/local/bin/fedmsg-logger"
+# What follows the name of a log, numbered or, where logrotate.conf says dateext, dated, and that of
+# a journal.
+LOGS = r"((\.\d+|-\d{8}(-\d+)?)(\.(gz|bz2|xz|zst))?)?"
+JOURNALS = r"(\.(broken|before)-\d{8}T\d{6}(-\d+)?|\.schema-\d+)?(-wal|-shm|-journal)?"
 
 
 def main() -> int:
@@ -77,6 +85,8 @@ def main() -> int:
         gone.append(f"{left} messages in {spool.path}")
     files = [path for path in paths if os.path.lexists(path)]
     files += [path for pattern in request["patterns"] for path in sorted(glob.glob(pattern))]
+    files += [path for log in request["logs"] for path in named(log, LOGS)]
+    files += [path for journal in request["journals"] for path in named(journal, JOURNALS)]
     trees = [path for path in request["trees"] if os.path.isdir(path)]
     gone += files + trees
     if not only_look:
@@ -157,6 +167,14 @@ def account(name: str, only_look: bool) -> list[str]:
 def names_in(directory: str, hidden: bool = False) -> list[str]:
     found = os.listdir(directory) if os.path.isdir(directory) else []
     return [name for name in found if hidden or not name.startswith(".")]
+
+
+def named(path: str, endings: str) -> list[str]:
+    """What there is of that name, by itself or with one of these endings."""
+    directory, name = os.path.split(path)
+    wanted = re.compile(re.escape(name) + endings)
+    found = sorted(each for each in names_in(directory, hidden=True) if wanted.fullmatch(each))
+    return [os.path.join(directory, each) for each in found]
 
 
 def is_directory(path: str) -> bool:

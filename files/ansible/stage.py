@@ -1,6 +1,6 @@
 """Check the global config as it is going to be, as the service user, before any of it is in place.
 
-The roles run it with `python3 -c`. A JSON object on standard input:
+The roles run it with `python3 -I -c`. A JSON object on standard input:
 
     files       name to content: the config files of the role
     former      those names whose present file is somebody else's: it is going to be NAME.former.py
@@ -33,6 +33,13 @@ LIBRARY = "/usr/local/lib/fedmsg-relay"
 LATER = "/etc/fedmsg-config.py"  # is loaded after the directory
 STAGED_LATER = "~fedmsg-config.py"  # sorts last
 USER = "fedmsg"
+# Isolated: nothing is imported from where the environment or the service user says.
+PREFLIGHT = """
+import sys
+sys.path.insert(0, sys.argv.pop(1))
+from fedmsg_relay.preflight import main
+sys.exit(main())
+"""
 
 
 def main() -> int:
@@ -115,7 +122,8 @@ def copy(source: str, target: str) -> None:
 
 def refusal(staging: str, relay: bool, programs: str) -> str:
     """Why the staged config cannot be used, or an empty string."""
-    command = [sys.executable, "-m", "fedmsg_relay.preflight", "--config-filename", staging]
+    command = [sys.executable, "-I", "-B", "-c", PREFLIGHT, programs]
+    command += ["--config-filename", staging]
     checked = subprocess.run(
         command + ["--relay"] * relay,
         stdin=subprocess.DEVNULL,
@@ -128,8 +136,6 @@ def refusal(staging: str, relay: bool, programs: str) -> str:
         env={
             "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
             "LANG": "C.UTF-8",
-            "PYTHONPATH": programs,
-            "PYTHONDONTWRITEBYTECODE": "1",
         },
     )
     if checked.returncode == 0:

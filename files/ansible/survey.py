@@ -1,7 +1,7 @@
-"""Say what a role needs to know of a host, all in one round trip. Changes nothing.
+"""Say what a role needs to know of a host, all in one round trip. Changes nothing but `lock`.
 
-The roles run it with `python3 -c`; a JSON object on standard input asks, one on standard output
-answers. All keys of the request are optional:
+The roles run it with `python3 -I -c`, after lock.py; a JSON object on standard input asks, one on
+standard output answers. All keys of the request are optional:
 
     packages   names             -> packages_installed: those of them that are
     files      path to {content or link, mode}
@@ -27,6 +27,8 @@ answers. All keys of the request are optional:
                                     addresses}}, hosts that are in none of them, nor this machine
     spool      a directory       -> spool: {waiting, failed, oldest}: how many messages, and the
                                     seconds for which one has been waiting
+    lock       {path, claim}     -> lock: {} now that the run has claimed this host, or the claim of
+                                    another that is at work here; see lock.py
     former     {files, unit, log}
                                  -> former: what was there before these roles. files: those that
                                     are not of these roles; unit: whether it is there and not of
@@ -62,7 +64,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
+
+if TYPE_CHECKING:
+    from ansible.lock import claimed
 
 LOCAL_PACKAGES = next(
     (path for path in site.getsitepackages() if path.startswith("/usr/local/")), "/usr/local/lib"
@@ -99,12 +104,14 @@ SPARED = "/run/fedmsg-relay.spared"
 
 def main() -> None:
     request = json.load(sys.stdin)
+    holder = claimed(**request["lock"]) if "lock" in request else {}
     system = operating_system()
     files = request.get("files", {})
     differing = [path for path, file in files.items() if differs(path, file)]
     shown = [path for path in differing if path in request.get("show", [])]
     json.dump(
         {
+            "lock": holder,
             "system": system,
             "packages_installed": list(filter(package_installed, request.get("packages", []))),
             "files_differing": differing,

@@ -23,6 +23,14 @@ from . import endpoints, log, ports
 from .errors import StartError
 
 MODULE = "fedmsg_relay.backlog"
+# Isolated, and with the paths of the relay: from where it was started nothing is imported.
+CHILD = """
+import runpy, sys
+module, paths = sys.argv[1:3]
+del sys.argv[1:3]
+sys.path[:] = paths.split(":")
+runpy.run_module(module, run_name="__main__", alter_sys=True)
+"""
 
 # Seconds between two attempts to start it, and that it gets to end.
 RESTART = 5.0
@@ -93,16 +101,12 @@ class Web:
         fds = [bound.fileno() for bound in self._sockets]
         journal = [] if self._journal is None else ["--journal", self._journal]
         allow = [f"--allow={network}" for network in self._allow]
-        command = [sys.executable, "-m", MODULE, *journal, *allow, *map(str, fds)]
-        paths = [str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
+        paths = ":".join([str(Path(__file__).parent.parent), *filter(None, sys.path)])
+        command = [sys.executable, "-I", "-c", CHILD, MODULE, paths]
+        command += [*journal, *allow, *map(str, fds)]
         self._unsent = b""
         self._started = self._heard = time.monotonic()
-        self._child = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            pass_fds=fds,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
-        )
+        self._child = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=fds)
         assert self._child.stdin is not None
         os.set_blocking(self._child.stdin.fileno(), False)
 

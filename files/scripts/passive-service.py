@@ -1,4 +1,4 @@
-#!/usr/bin/python3
+#!/usr/bin/python3 -I
 """A service that binds its own endpoint of the bus and never needs the relay.
 
 It stands for what the bus was made for: an app under mod_wsgi, which lives long, binds the address

@@ -1,4 +1,4 @@
-#!/usr/bin/python3
+#!/usr/bin/python3 -I
 """Tell the bus that a package has new branches, as pkgdb2branch.py does after it has made them.
 
 An example of an ephemeral script in Python: it is run by a person, publishes through the relay and

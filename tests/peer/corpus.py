@@ -18,6 +18,7 @@ UNTOUCHED = "untouched"
 FILLED_IN = "repaired: keys filled in"
 BAD_TIMESTAMP = "repaired: timestamp replaced"
 WRAPPED = "repaired: wrapped"
+NULL = "repaired: wrapped null"
 NOT_TWO = "dropped: not two frames"
 TOO_LARGE = "dropped: too large"
 BAD_TOPIC = "dropped: topic not UTF-8"
@@ -194,7 +195,7 @@ _BODIES: dict[str, tuple[bytes, str]] = {
     # JSON, but no message.
     "{}": (b"{}", WRAPPED),
     "[]": (b"[]", WRAPPED),
-    "null": (b"null", WRAPPED),
+    "null": (b"null", NULL),
     "true": (b"true", WRAPPED),
     "0": (b"0", WRAPPED),
     "1e400, alone": (b"1e400", WRAPPED),

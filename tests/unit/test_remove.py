@@ -13,6 +13,12 @@ from tests.conftest import ROOT
 
 PROGRAM = ROOT / "files/ansible/remove.py"
 
+# What logrotate makes of a log, with dates and without, and what is put aside of a journal.
+LOGS = ("log", "log.1", "log.2.gz", "log-20260102", "log-20260101-1767225600.gz")
+JOURNALS = ("a[1].db", "a[1].db-wal", "a[1].db-shm", "a[1].db.broken-20260102T030405",
+            "a[1].db.broken-20260102T030405-2-wal", "a[1].db.before-20260102T030405-shm",
+            "a[1].db.schema-1")  # fmt: skip
+
 
 class Machine:
     """A directory with what the roles put on a host, but for units and accounts."""
@@ -26,8 +32,8 @@ class Machine:
             directory.mkdir(parents=True)
         self.spool.chmod(0o3733)
         (self.spool / "failed/.lock").touch()
-        for file in (self.config / "base.py", self.library / "package/x.py", self.log / "log.1.gz",
-                     self.users / "x.conf"):  # fmt: skip
+        for file in (self.config / "base.py", self.library / "package/x.py", self.users / "x.conf",
+                     *(self.log / name for name in (*LOGS, *JOURNALS))):  # fmt: skip
             file.touch()
 
     def remove(self, *, discard: bool = False, only_look: bool = False) -> tuple[int, str, str]:
@@ -35,7 +41,9 @@ class Machine:
             "files": [str(self.config / "base.py"), str(self.config / "never-was.py"),
                       str(self.users / "x.conf")],
             "trees": [str(self.library)],
-            "patterns": [f"{self.log}/log*", f"{self.spool}/*", f"{self.spool}/.[!.]*"],
+            "patterns": [f"{self.spool}/*", f"{self.spool}/.[!.]*"],
+            "logs": [str(self.log / "log")],
+            "journals": [str(self.log / "a[1].db")],
             "directories": [str(self.spool / "failed"), str(self.spool), str(self.log),
                             str(self.config)],
             "shared": [str(self.users)],
@@ -69,6 +77,21 @@ def test_what_others_have_put_there_stays(machine: Machine, tmp_path: Path) -> N
     predicted = machine.remove(only_look=True)
     assert machine.remove() == predicted
     assert predicted[2] == f"{machine.config} stays: there is {foreign}\n"
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [foreign]
+
+
+@pytest.mark.parametrize(
+    "name", ["a[1].db2", "a[1].dbs", "a[1].db.old", "a[1].db.broken-by-hand", "a1.db", "logs",
+             "log.txt", "log.1.db", "log-of-another.1"]
+)  # fmt: skip
+def test_what_only_begins_with_the_name_of_a_log_or_journal_stays(
+    machine: Machine, tmp_path: Path, name: str
+) -> None:
+    foreign = machine.log / name
+    foreign.touch()
+    predicted = machine.remove(only_look=True)
+    assert machine.remove() == predicted
+    assert predicted[2] == f"{machine.log} stays: there is {foreign}\n"
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [foreign]
 
 

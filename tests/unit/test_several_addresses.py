@@ -15,14 +15,14 @@ from fedmsg_relay import submitter as submitter_module
 from fedmsg_relay.polling import Poller
 from fedmsg_relay.submitter import Submitter
 
-from tests.support.ports import free_port
+from tests.support.ports import free_address
 
 
 @pytest.fixture
 def router() -> Iterator[zmq.Socket[bytes]]:
     with zmq.Context() as context, context.socket(zmq.ROUTER) as bound:
         bound.linger = 0
-        bound.bind(f"tcp://127.0.0.1:{free_port()}")
+        bound.bind(free_address())
         yield bound
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,6 +39,33 @@ def test_second_run_changes_and_restarts_nothing(relay: Host) -> None:
     before = bus.generation(relay)
     assert bus.changed_tasks(bus.deploy()) == set()
     assert bus.generation(relay) == before
+
+
+def test_the_second_of_two_deploys_is_refused_and_names_the_first(relay: Host, app01: Host) -> None:
+    lock = "/run/fedmsg-deploy.lock"
+    command = ["ansible-playbook", "--inventory", bus.INVENTORY, "playbooks/deploy.yml"]
+    environment = {**os.environ, "ANSIBLE_CONFIG": str(bus.ROOT / "ansible.cfg")}
+    for end in ("killed", "ended"):
+        # A config that is its own shows whose the hosts have.
+        own = [*command, *CHANGE] if end == "killed" else command
+        with subprocess.Popen(
+            own, cwd=bus.ROOT, env=environment, text=True, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, start_new_session=True,
+        ) as first:  # fmt: skip
+            bus.wait_for(lambda: app01.file(lock).exists, "the first deploy to begin", 120)
+            second = bus.playbook("deploy", *CHANGE)
+            assert second.returncode != 0, second.stdout
+            said = re.sub(r"\s+", " ", second.stdout)
+            assert f"process {first.pid}" in said, second.stdout
+            assert "Another deploy is at work" in said
+            assert bus.changed_tasks(second.stdout) == set()
+            if end == "killed":
+                os.killpg(first.pid, signal.SIGKILL)
+            output = first.communicate()[0]
+        if end == "ended":
+            assert first.returncode == 0, output
+            assert not relay.file(lock).exists and not app01.file(lock).exists
+    bus.deploy()
 
 
 def test_one_changed_variable_restarts_exactly_once(relay: Host) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 
 import bus
 import conftest
@@ -42,6 +43,36 @@ def test_python_finds_the_package(bus_host: Host) -> None:
         "cd / && python3 -c 'import fedmsg_relay as f; print(f.__file__)'"
     )
     assert found == "/usr/local/lib/fedmsg-relay/fedmsg_relay/__init__.py"
+
+
+def test_no_module_of_the_login_users_home_runs_as_root(bus_host: Host) -> None:
+    """Each name of the standard library's, as a file that leaves a mark where it is imported."""
+    as_operator = bus.host(bus_host.backend.host, root=False)
+    home = as_operator.check_output("pwd")
+    names = sorted(set(sys.stdlib_module_names) - {"sys", "builtins"})
+    mark = f"{home}/imported"
+    as_operator.check_output(
+        f"for name in {' '.join(names)}; do echo \"open('{mark}', 'a').write('$name ')\""
+        " > $name.py; done"
+    )
+    only = ("--limit", bus_host.backend.host)
+    try:
+        runs = [bus.playbook(name, *only) for name in ("check", "deploy")]
+        found = bus_host.run(f"cat {mark}").stdout
+    finally:
+        bus_host.check_output(f"rm -f {mark} {' '.join(f'{home}/{name}.py' for name in names)}")
+    assert found == ""
+    assert [run.returncode for run in runs] == [0, 0], runs[-1].stdout
+
+
+def test_deploys_leave_little_in_the_syslog_and_nothing_of_the_config(bus_host: Host) -> None:
+    said = bus_host.check_output(
+        "journalctl --output cat --no-pager | grep -iE 'ansible|fedmsg-deploy'"
+    )
+    assert "topic_prefix" not in said and "relay_inbound" not in said
+    # A line of who deploys, and those of sudo.
+    assert re.search(r"^run \S+ .* by \w+ on .*, process \d+$", said, re.M)
+    assert max(map(len, said.splitlines())) < 1000, said[:2000]
 
 
 def test_spool_takes_messages_of_all_and_shows_them_to_none(bus_host: Host) -> None:
