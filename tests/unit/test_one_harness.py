@@ -23,10 +23,6 @@ EXCEPTIONS: dict[str, dict[str, str]] = {
     STARTS: {},
     FINDS: {},
     SLEEPS: {
-        "tests/integration/test_one_sender.py::Others.calm": "measures for so many seconds",
-        "tests/integration/test_one_sender.py::test_three_at_once_and_scripts_that_come_and_go": (
-            "keeps to a rate"
-        ),
         "bench/load.py::Load.pause": "waits as long as something still comes",
         "bench/load.py::Load.run_for": "measures for so many seconds",
         "bench/newcomers.py::waits": "keeps to a rate",
