@@ -106,9 +106,9 @@ class Access:
         address = progress.peer_address(fd)
         if address is None:
             return  # it has gone by itself
-        host = networks.plain(address.rpartition(":")[0].strip("[]"))
+        host = address.rpartition(":")[0].strip("[]")
         if host not in self._allowed and progress.cut(fd, address):
-            line = self._refusals.enter(side, host)
+            line = self._refusals.enter(side, networks.plain(host))
             if line:
                 logger.warning("%s", line)
 
@@ -126,13 +126,14 @@ class Access:
                 question = self._questions.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
                 return
-            self._questions.send_multipart(self._answer_to(question))
-
-    def _answer_to(self, question: list[bytes]) -> list[bytes]:
-        # [version, request id, domain, address, routing id, mechanism, ...]
-        host = question[3].decode("ascii", "replace")
-        status, text = ALLOWED if host in self._allowed else NOT_NOW
-        return [VERSION, question[1], status, text, b"", b""]
+            # [version, request id, domain, address, routing id, mechanism, ...]
+            verdict = NOT_NOW
+            try:
+                if question[3].decode("ascii", "replace") in self._allowed:
+                    verdict = ALLOWED
+            finally:
+                # Whatever went wrong with this one: until it is answered, a REP takes no other.
+                self._questions.send_multipart([VERSION, *question[1:2], *verdict, b"", b""])
 
     def close(self) -> None:
         """From now on nobody gets in. Before the guarded sockets are closed."""

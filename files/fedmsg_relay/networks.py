@@ -88,7 +88,14 @@ class Allowed:
         # Of the other version, an address is in no network.
         if address in self._own or any(address in network for network in self._networks):
             return True
-        return self._is_wildcard and not address.is_loopback and endpoints.is_local(str(address))
+        if not self._is_wildcard or address.is_loopback:
+            return False
+        try:
+            # With its zone, `fe80::1%eth0`: without one, a link-local address is nobody's.
+            _, percent, zone = text.partition("%")
+            return endpoints.is_local(f"{address}{percent}{zone}")
+        except OSError:
+            return False
 
 
 @dataclass

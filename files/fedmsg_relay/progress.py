@@ -44,13 +44,15 @@ def of(fd: int) -> Progress | None:
 
 
 def peer_address(fd: int) -> str | None:
-    """`10.0.0.3:4711`, or None if it is no connection any more."""
+    """`10.0.0.3:4711`, `[fe80::1%eth0]:4711`, or None if it is no connection any more."""
     try:
         connection = socket.socket(fileno=fd)  # which asks for the family: addresses depend on it
     except OSError:
         return None
     try:
-        host, port = connection.getpeername()[:2]
+        host, port, *more = connection.getpeername()
+        if more and more[1]:  # the zone of a link-local address
+            host = f"{host}%{socket.if_indextoname(more[1])}"
     except (OSError, ValueError):
         return None
     finally:

@@ -116,11 +116,12 @@ class Senders:
         self.alarms = 0
         self.last: deque[Cut] = deque(maxlen=REMEMBERED)
 
-    def took(self, heads: Sequence[zmq.Frame]) -> None:
+    def took(self, heads: Sequence[zmq.Frame | None]) -> None:
         """Say whose messages have been taken, by their first frames."""
         # One of many is enough while all is calm: who sends much is among them soon.
         for head in heads if self.is_alarmed else heads[:1]:
-            self._seen.add(sender(head))
+            if head is not None:
+                self._seen.add(sender(head))
 
     def look(self) -> None:
         """Bound the memory."""
