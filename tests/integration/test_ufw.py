@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.conftest import ROOT
+from tests.support.programs import Child
 
 FIREWALL = ROOT / "files/ansible/firewall.py"
 PORT = 2003
@@ -80,10 +81,8 @@ class Host:
         assert not any("every host can connect" in line for line in said["said"])
         return list(said["changes"])
 
-    def listen(self) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [*self._here, sys.executable, "-c", LISTEN], stdout=subprocess.PIPE, text=True
-        )
+    def listen(self) -> Child:
+        return Child([*self._here, sys.executable, "-c", LISTEN], stdout=subprocess.PIPE, text=True)
 
     def met(self, there: str, here: str) -> str:
         words = (sys.executable, "-c", CONNECT, here.partition("/")[0], there.partition("/")[0])
@@ -96,7 +95,7 @@ def host() -> Iterator[Host]:
     if os.geteuid() != 0:
         pytest.skip("namespaces with a firewall are root's")
     assert shutil.which("ufw", path="/usr/sbin"), "run tools/setup/packages"
-    with subprocess.Popen(
+    with Child(
         ["unshare", "--net", "--mount", "sh", "-c", SETUP],
         stdout=subprocess.PIPE, text=True, start_new_session=True,
     ) as outer:  # fmt: skip

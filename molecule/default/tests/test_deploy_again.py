@@ -14,6 +14,8 @@ import bus
 import pytest
 from testinfra.host import Host
 
+from tests.support.programs import Child
+
 CHANGE = ("--extra-vars", json.dumps({"fedmsg_base_zmq_linger": 1500}))
 
 
@@ -48,7 +50,7 @@ def test_the_second_of_two_deploys_is_refused_and_names_the_first(relay: Host, a
     for end in ("killed", "ended"):
         # A config that is its own shows whose the hosts have.
         own = [*command, *CHANGE] if end == "killed" else command
-        with subprocess.Popen(
+        with Child(
             own, cwd=bus.ROOT, env=environment, text=True, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, start_new_session=True,
         ) as first:  # fmt: skip
