@@ -54,7 +54,9 @@ def test_the_second_of_two_deploys_is_refused_and_names_the_first(relay: Host, a
             own, cwd=bus.ROOT, env=environment, text=True, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, start_new_session=True,
         ) as first:  # fmt: skip
-            bus.wait_for(lambda: app01.file(lock).exists, "the first deploy to begin", 120)
+            # Not the one that the killed deploy has left.
+            begun = f"grep -s 'process {first.pid}\"' {lock}"
+            bus.wait_for(lambda line=begun: app01.run(line).rc == 0, "the first to begin", 120)
             second = bus.playbook("deploy", *CHANGE)
             assert second.returncode != 0, second.stdout
             said = re.sub(r"\s+", " ", second.stdout)
