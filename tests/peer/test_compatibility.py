@@ -17,8 +17,9 @@ from fedmsg_relay import query, signatures
 from fedmsg_relay.errors import SigningError
 
 from tests.support import programs
+from tests.support.programs import ROOT
 
-from .bus import ROOT, Bus
+from .bus import Bus
 from .certificates import HOST, make_authority
 from .fedmsg_crypto import trust
 
