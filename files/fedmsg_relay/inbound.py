@@ -82,7 +82,9 @@ class Inbound:
                         self._skipped, self._skipping = KEPT, head
                         self._skip()
                         break
-                heads.append(head if not batch or len(frames[-1]) > small else None)
+                if len(frames[0]) + len(frames[-1]) > small:
+                    small = -1  # what follows may be the same sender's, and then waits behind it
+                heads.append(head if not batch or small < 0 else None)
                 batch.append(frames)
                 if self._skipping is not None:
                     break
