@@ -75,7 +75,13 @@ def started(directory: Path, name: str) -> Child:
     return Child(
         [sys.executable, "-m", "pytest", *plugins, *options, *pages],
         cwd=ROOT,
-        env={**os.environ, "SOP_SET": name, "PYTHONPATH": f"{directory}:{ROOT}"},
+        # Without the options of the run that this test is part of, as its report's name.
+        env={
+            **os.environ,
+            "SOP_SET": name,
+            "PYTHONPATH": f"{directory}:{ROOT}",
+            "PYTEST_ADDOPTS": "",
+        },
         stdout=subprocess.DEVNULL,
     )
 

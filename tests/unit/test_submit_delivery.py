@@ -91,7 +91,8 @@ class Relay:
                 while router.poll(0):
                     requests.append(router.recv_multipart())
                 self._answer(router, requests)
-        router.close()
+        # A reply for one who is gone by now would be kept for ever, and the test with it.
+        router.close(linger=1000)
         listener.close(linger=0)
 
     def _answer(self, router: Any, requests: list[list[bytes]]) -> None:
