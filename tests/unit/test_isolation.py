@@ -97,8 +97,8 @@ SAFE = {"PYTHONSAFEPATH": "1"}
 OF_THE_CONTROLLER = {"assert", "debug", "set_fact", "include_vars", "meta", "add_host", "fail"}
 
 
-def load(path: Path) -> list[dict[str, Any]]:
-    return yaml.safe_load(path.read_text()) or []
+def load(path: Path) -> Any:
+    return yaml.safe_load(path.read_text())
 
 
 def on_hosts(tasks: list[dict[str, Any]], is_safe: bool = False) -> Iterator[tuple[str, bool]]:
@@ -141,8 +141,7 @@ def test_every_play_that_becomes_root_has_python_leave_the_working_directory_out
 def test_so_does_a_role_in_a_play_of_somebody_elses(role: str) -> None:
     """At each of the entry points that the roles' README names, and in handlers."""
     specs = load(ROOT / f"roles/{role}/meta/argument_specs.yml")
-    points = dict(specs)["argument_specs"]
-    paths = [ROOT / f"roles/{role}/tasks/{name}.yml" for name in points]
+    paths = [ROOT / f"roles/{role}/tasks/{name}.yml" for name in specs["argument_specs"]]
     paths += (ROOT / f"roles/{role}/handlers").glob("*.yml")
     found = {path.name: list(on_hosts(load(path))) for path in paths}
     assert found["main.yml"] and "preflight.yml" in found
