@@ -24,7 +24,8 @@ from .message import Message
 # The most that a relay gives at once.
 ROWS_PER_PAGE = 100
 
-# Seconds for one page to arrive, a relay's longest wait for a turn included; attempts at a relay that is busy, and the seconds between them.
+# Seconds for one page to arrive, a relay's longest wait for a turn included; attempts at a relay
+# that is busy, and the seconds between them.
 PAGE = 90.0
 ATTEMPTS = 4
 PAUSE = 2.0
