@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import socket
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from typing import Any, Callable
 
 import pytest
@@ -21,6 +25,7 @@ from tests.conftest import (
     Process,
     Submitter,
     environment,
+    free_port,
     numbered,
     wait_for,
 )
@@ -81,6 +86,8 @@ def unit(bus: Bus) -> Unit:
 def background(bus: Bus, unit: Unit) -> Any:
     made = Background(bus)
     wait_for(lambda: "1 now" in unit.process.output)
+    # A relay that is killed earlier knows of nobody whom its successor could wait for.
+    wait_for(lambda: _remembered(bus) == {"127.0.0.1": 1}, what="the journal to know of it")
     yield made
     made.close()
 
@@ -95,15 +102,11 @@ def test_the_sockets_passed_in_are_taken(bus: Bus, unit: Unit, context: zmq.Cont
 
 
 def test_one_that_the_config_does_not_name_is_said_and_left_to_others(bus: Bus) -> None:
-    from tests.conftest import free_port
-
     other = f"tcp://127.0.0.1:{free_port()}"
     unit = Unit(bus, [bus.inbound, other])
     assert f"{other} is bound for us, and the config does not name it" in unit.process.output
     # Outbound was not passed in: the relay has bound it itself.
     with pytest.raises(OSError):
-        import socket
-
         socket.create_server(("127.0.0.1", int(bus.outbound.rpartition(":")[2])))
 
 
@@ -111,9 +114,7 @@ def test_a_connection_made_while_nobody_is_there_is_served(
     bus: Bus, unit: Unit, context: zmq.Context[Any], background: Background
 ) -> None:
     relay = _child(unit)
-    import os
-
-    os.kill(relay, signal.SIGSTOP)
+    unit.process.child.pause(relay)
     client = Submitter(context, bus.submit)
     number = client.send(*numbered(1))
     os.kill(relay, signal.SIGKILL)  # with the connection in the socket's queue
@@ -248,9 +249,7 @@ class TestHold:
 
 
 def _remembered(bus: Bus) -> object:
-    import sqlite3
-
-    with sqlite3.connect(bus.journal) as db:
+    with closing(sqlite3.connect(bus.journal)) as db:
         found = db.execute("SELECT value FROM meta WHERE key = 'listeners'").fetchall()
     return json.loads(found[0][0]) if found else None
 
@@ -263,8 +262,6 @@ def _child(unit: Unit) -> int:
 
 def test_nothing_is_left_of_a_relay_that_is_killed(bus: Bus, unit: Unit) -> None:
     """Its processes are gone with it, and the next one starts as if nothing had been."""
-    import os
-
     for _ in range(3):
         os.kill(_child(unit), signal.SIGKILL)
         unit.await_ready()

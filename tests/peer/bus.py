@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import random
 import re
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,33 +11,14 @@ from typing import Any
 
 import zmq
 
-from .processes import HIDDEN, Hub, Process, Tail, wait_until
+from tests.support import programs
+from tests.support.ports import free_address
+from tests.support.programs import RELAY, ROOT, Program, bare_environment
+from tests.support.waiting import patient, wait_for
 
-ROOT = Path(__file__).resolve().parents[2]
+from .processes import HIDDEN, Hub, Tail
+
 UPSTREAM_SCRIPTS = Path(__file__).resolve().parent / "upstream"
-
-# Below the ports that the kernel gives to outgoing connections, of which ZeroMQ makes many.
-_PORTS = range(12_000, 20_000)
-_given: set[int] = set()
-
-
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on. Another call gives another one."""
-    while True:
-        port = random.choice(_PORTS)
-        if port in _given:
-            continue
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        _given.add(port)
-        return port
-
-
-def free_address() -> str:
-    return f"tcp://127.0.0.1:{free_port()}"
 
 
 class Bus:
@@ -55,7 +33,7 @@ class Bus:
         self.outbound = free_address()
         self._bin = peer_venv / "bin"
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self.processes: dict[str, Process] = {}
+        self.processes: dict[str, Program] = {}
         self.config = {
             "endpoints": {"relay_outbound": [self.outbound]},
             "relay_inbound": self.inbound,
@@ -94,14 +72,7 @@ class Bus:
                     print(f"--- {process.name}, {stream}, its end:\n{text[-3000:]}")
 
     def environment(self, **variables: str) -> dict[str, str]:
-        return {
-            "HOME": str(self.directory),
-            "LANG": "C.UTF-8",
-            "LOGNAME": "ralph",
-            "PATH": os.environ["PATH"],
-            "PYTHONUNBUFFERED": "1",
-            **variables,
-        }
+        return bare_environment(self.directory, **variables)
 
     def config_file(self, name: str, **keys: Any) -> Path:
         """Another config: this bus's with other values for some keys."""
@@ -111,17 +82,17 @@ class Bus:
 
     # Programs that go on running.
 
-    def relay(self, **variables: str) -> Process:
+    def relay(self, **variables: str) -> Program:
         """Our relay, once it takes messages."""
-        command = [sys.executable, str(ROOT / "relay.py"), "--config-filename", self._config()]
-        relay = self._start(Process, "relay", command, self._our_environment(**variables))
-        relay.wait_for("INFO] ready")
+        command = [sys.executable, str(RELAY), "--config-filename", self._config()]
+        relay = self._start(Program, "relay", command, self._our_environment(**variables))
+        relay.wait_for_line("INFO] ready")
         return relay
 
-    def upstream_relay(self) -> Process:
+    def upstream_relay(self) -> Program:
         """Upstream's relay, once it takes messages and listeners hear them."""
         relay = self._start(
-            Process, "upstream-relay", [str(self._bin / "fedmsg-relay")], self.environment()
+            Program, "upstream-relay", [str(self._bin / "fedmsg-relay")], self.environment()
         )
         with self.publisher() as publisher, self.listener() as listener:
             publisher.open_path_to(listener)
@@ -131,10 +102,10 @@ class Bus:
         command = [*self._our_command("tail", config), *options]
         return self._start(Tail, name, command, self._our_environment())
 
-    def start_logger(self, *options: str, config: Path | None = None) -> Process:
+    def start_logger(self, *options: str, config: Path | None = None) -> Program:
         """Our fedmsg-logger, without waiting for its end."""
         command = [*self._our_command("logger", config), *options]
-        return self._start(Process, "logger", command, self._our_environment())
+        return self._start(Program, "logger", command, self._our_environment())
 
     def upstream_tail(self, *options: str, name: str = "upstream-tail") -> Tail:
         command = [str(self._bin / "fedmsg-tail"), *options]
@@ -186,41 +157,39 @@ class Bus:
         made.linger = 0
         return made
 
-    def wait_for_listeners(self, relay: Process, count: int) -> None:
+    def wait_for_listeners(self, relay: Program, count: int) -> None:
         """Wait until our relay says that so many listeners have subscribed."""
 
         def latest() -> bool:
             counts = re.findall(r"listener \S+ \w+, (\d+) now", relay.errors)
             return bool(counts) and int(counts[-1]) == count
 
-        wait_until(latest, f"the relay has {count} listeners")
+        wait_for(latest, what=f"the relay has {count} listeners")
 
     def _start(
         self, kind: type[Any], name: str, command: list[str], environment: dict[str, str]
     ) -> Any:
         assert name not in self.processes
-        process = kind(name, command, self.directory, environment)
+        process = kind(self.directory, command, environment, name=name, apart=True)
         self.processes[name] = process
         return process
 
     def _run(
         self, command: list[str], stdin: str | bytes, environment: dict[str, str]
     ) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
+        done = programs.run(
             command,
             cwd=self.directory,
             env=environment,
             input=stdin.encode() if isinstance(stdin, str) else stdin,
-            capture_output=True,
-            timeout=60,
+            text=False,
         )
         return subprocess.CompletedProcess(
             done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
         )
 
     def _our_command(self, module: str, config: Path | None) -> list[str]:
-        module = f"fedmsg_relay.{module}"
-        return [sys.executable, "-m", module, "--config-filename", str(config or self._config())]
+        return programs.module(module, "--config-filename", str(config or self._config()))
 
     def _our_environment(self, **variables: str) -> dict[str, str]:
         return self.environment(PYTHONPATH=str(ROOT / "files"), **variables)
@@ -251,7 +220,8 @@ class Listener:
     def receive(self, seconds: float = 20) -> list[bytes]:
         """The frames of the next message."""
         while True:
-            assert self._socket.poll(int(seconds * 1000)), f"nothing came for {seconds} seconds"
+            limit = patient(seconds)
+            assert self._socket.poll(int(limit * 1000)), f"nothing came for {limit:g} seconds"
             frames = self._socket.recv_multipart()
             if frames[0] != HIDDEN.encode():
                 return frames
@@ -281,7 +251,7 @@ class Publisher:
         self._socket = context.socket(zmq.XPUB)
         self._socket.sndhwm = 0
         self._socket.connect(address)
-        assert self._socket.poll(20_000), f"no relay has subscribed at {address} within 20 seconds"
+        assert self._socket.poll(int(patient(20) * 1000)), f"no relay has subscribed at {address}"
         assert self._socket.recv() == b"\x01"
 
     def __enter__(self) -> Publisher:
@@ -300,4 +270,4 @@ class Publisher:
             self.send(HIDDEN.encode(), b'{"topic": "%s"}' % HIDDEN.encode())
             return listener.hears_anything(0.05)
 
-        wait_until(heard, "a message comes through the relay")
+        wait_for(heard, what="a message comes through the relay")

@@ -12,8 +12,11 @@ from typing import Any
 
 import pytest
 
-from .bus import Bus, Publisher, free_port
-from .processes import Hub, wait_until
+from tests.support.ports import free_port
+from tests.support.waiting import wait_for
+
+from .bus import Bus, Publisher
+from .processes import Hub
 
 TOPIC = "org.fedoraproject.dev.peer.backlog"
 
@@ -56,7 +59,7 @@ def wait_for_journal(bus: Bus, count: int) -> None:
             ).fetchone()
         return bool(found == count)
 
-    wait_until(stored, f"the journal has {count} messages")
+    wait_for(stored, what=f"the journal has {count} messages")
 
 
 def test_a_hub_that_was_away_gets_all_it_missed(
@@ -68,19 +71,19 @@ def test_a_hub_that_was_away_gets_all_it_missed(
         hub = bus.hub("hub-before")
         bus.wait_for_listeners(relay, 1)
         send(publisher, range(1))
-        wait_until(lambda: numbers(hub) == [0], "the hub has the first one")
+        wait_for(lambda: numbers(hub) == [0], what="the hub has the first one")
         hub.stop()
         bus.wait_for_listeners(relay, 0)
         # Not within the second of the one it has had: its start would be in the middle of them.
         first = hub.messages()[0]["timestamp"]
-        wait_until(lambda: time.time() > first + 1, "the clock has moved on")
+        wait_for(lambda: time.time() > first + 1, what="the clock has moved on")
         send(publisher, range(1, 251))
         wait_for_journal(bus, 251)
         hub = bus.hub("hub-after")
-        wait_until(lambda: len(numbers(hub)) >= 250, "the hub has what it missed")
+        wait_for(lambda: len(numbers(hub)) >= 250, what="the hub has what it missed")
         bus.wait_for_listeners(relay, 1)
         send(publisher, range(251, 252))
-        wait_until(lambda: numbers(hub)[-1] == 251, "the hub has the next one")
+        wait_for(lambda: numbers(hub)[-1] == 251, what="the hub has the next one")
         figure("hub-published", 250)
         figure("hub-received", len(set(range(1, 251)) & set(numbers(hub))))
         assert numbers(hub) == list(range(1, 252))
@@ -94,13 +97,13 @@ def test_a_publisher_whose_clock_is_ahead(bus: Bus) -> None:
         bus.wait_for_listeners(relay, 1)
         ahead = int(time.time()) + 30
         send(publisher, range(1), timestamp=ahead)
-        wait_until(lambda: numbers(hub) == [0], "the hub has the first one")
+        wait_for(lambda: numbers(hub) == [0], what="the hub has the first one")
         hub.stop()
         bus.wait_for_listeners(relay, 0)
         send(publisher, range(1, 11), timestamp=ahead)
         wait_for_journal(bus, 11)
         hub = bus.hub("hub-after")
-        wait_until(lambda: numbers(hub) == list(range(1, 11)), "the hub has what it missed")
+        wait_for(lambda: numbers(hub) == list(range(1, 11)), what="the hub has what it missed")
 
 
 def test_what_was_spooled_is_found_by_when_the_relay_received_it(bus: Bus) -> None:
@@ -110,13 +113,13 @@ def test_what_was_spooled_is_found_by_when_the_relay_received_it(bus: Bus) -> No
         hub = bus.hub("hub-before")
         bus.wait_for_listeners(relay, 1)
         send(publisher, range(1))
-        wait_until(lambda: numbers(hub) == [0], "the hub has the first one")
+        wait_for(lambda: numbers(hub) == [0], what="the hub has the first one")
         hub.stop()
         bus.wait_for_listeners(relay, 0)
         send(publisher, range(1, 11), timestamp=int(time.time()) - 86_400)
         wait_for_journal(bus, 11)
         hub = bus.hub("hub-after")
-        wait_until(lambda: numbers(hub) == list(range(1, 11)), "the hub has what was spooled")
+        wait_for(lambda: numbers(hub) == list(range(1, 11)), what="the hub has what was spooled")
 
 
 def test_a_hub_that_starts_while_messages_go_by_misses_none(bus: Bus) -> None:
@@ -127,12 +130,12 @@ def test_a_hub_that_starts_while_messages_go_by_misses_none(bus: Bus) -> None:
         hub = bus.hub("hub-before")
         bus.wait_for_listeners(relay, 1)
         send(publisher, range(1))
-        wait_until(lambda: numbers(hub) == [0], "the hub has the first one")
+        wait_for(lambda: numbers(hub) == [0], what="the hub has the first one")
         hub.stop()
         hub = bus.hub("hub-after")
         while sent < 1000:
             send(publisher, range(sent, sent + 1))
             sent += 1
             time.sleep(0.005)
-        wait_until(lambda: sent - 1 in numbers(hub), "the hub has the last one")
-        wait_until(lambda: set(numbers(hub)) >= set(range(1, sent)), "the hub has all of them")
+        wait_for(lambda: sent - 1 in numbers(hub), what="the hub has the last one")
+        wait_for(lambda: set(numbers(hub)) >= set(range(1, sent)), what="the hub has all of them")

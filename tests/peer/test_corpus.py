@@ -15,10 +15,12 @@ from typing import Any
 import pytest
 from fedmsg_relay.wire import Checked, Checker
 
+from tests.support.programs import Program
+
 from . import corpus
 from .bus import Bus
 from .corpus import BAD_TIMESTAMP, CASES, FILLED_IN, HAND_PICKED, UNTOUCHED, WRAPPED, Case
-from .processes import Hub, Process, Tail
+from .processes import Hub, Tail
 
 # One after each case, so that what a listener shows can be told apart by case.
 MARKER = "org.fedoraproject.dev.peer.marker"
@@ -110,7 +112,7 @@ def result(tmp_path_factory: pytest.TempPathFactory, peer_venv: Path) -> Iterato
         tmp_path_factory.mktemp("corpus"), peer_venv, relay_max_message_bytes=corpus.MAX_BYTES
     ) as bus:
         relay = bus.relay()
-        listeners: dict[str, Process] = {
+        listeners: dict[str, Program] = {
             "upstream fedmsg-tail": bus.upstream_tail(),
             "upstream fedmsg-tail --pretty": bus.upstream_tail("--pretty", name="upstream-pretty"),
             "upstream fedmsg-tail --really-pretty": bus.upstream_tail(
@@ -133,7 +135,7 @@ def result(tmp_path_factory: pytest.TempPathFactory, peer_venv: Path) -> Iterato
         result = Result(heard, {})
         for name, process in listeners.items():
             try:
-                process.wait_for(last)
+                process.wait_for_line(last)
             except AssertionError as error:
                 result.dead[name] = str(error)
             if isinstance(process, Tail):

@@ -144,9 +144,9 @@ def passed(tmp_path_factory: pytest.TempPathFactory, peer_venv: Path) -> Iterato
             publisher.send(TOPIC, end)
             messages = {name: json.loads(listener.receive()[1]) for name in NAMES}
             assert listener.receive() == [TOPIC, end]
-        hub.wait_for('"msg_id": "end"')
+        hub.wait_for_line('"msg_id": "end"')
         try:
-            tail.wait_for("'msg_id': 'end'")
+            tail.wait_for_line("'msg_id': 'end'")
         except AssertionError as error:
             print(error)
         relay.stop()

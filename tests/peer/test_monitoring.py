@@ -8,15 +8,16 @@ from typing import Any
 
 import zmq
 
+from tests.support.waiting import wait_for
+
 from .bus import Bus
-from .processes import wait_until
 
 COUNT = 30
 
 
 def _frame(bus: Bus, path: Path) -> dict[str, Any]:
     """Publish a few messages; the frame that counts them."""
-    wait_until(path.exists, "the monitoring socket is there")
+    wait_for(path.exists, what="the monitoring socket is there")
     with bus.socket(zmq.SUB) as monitor, bus.publisher() as publisher:
         monitor.subscribe(b"")
         monitor.connect(f"ipc://{path}")

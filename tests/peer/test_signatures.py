@@ -286,7 +286,7 @@ def test_tail_shows_only_what_is_valid(signing_bus: Bus, authority: Authority) -
             publisher.send(TOPIC.encode(), body)
     end = json.loads(bodies[-1])["msg"]["lines"][-1]
     for tail in tails:
-        tail.wait_for(end)
+        tail.wait_for_line(end)
     validating, upstream, trusting = (tail.records() for tail in tails)
     assert len(upstream) == len(VECTORS)
     assert validating == upstream

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import zmq
 
+from tests.support.waiting import wait_for
+
 from .bus import Bus
-from .processes import wait_until
 
 # Two last messages, so that each set of options shows at least one of them.
 ENDS = ("git.end", "zzz.end")
@@ -86,7 +87,7 @@ def printed(tmp_path_factory: pytest.TempPathFactory, peer_venv: Path) -> Iterat
             for name, options in OPTIONS.items()
         }
         for _ in range(2 * len(OPTIONS)):
-            wait_until(lambda: socket.poll(0), "every tail subscribes")
+            wait_for(lambda: socket.poll(0), what="every tail subscribes")
             assert socket.recv()[:1] == b"\x01"
         for body in MESSAGES:
             socket.send_multipart([json.loads(body)["topic"].encode(), body])
@@ -95,7 +96,7 @@ def printed(tmp_path_factory: pytest.TempPathFactory, peer_venv: Path) -> Iterat
             socket.send_multipart([json.loads(end)["topic"].encode(), end])
         for name, both in tails.items():
             for tail in both:
-                tail.wait_for("THE END", 1 if name in SHOWS_ONE_END else 2)
+                tail.wait_for_line("THE END", count=1 if name in SHOWS_ONE_END else 2)
         yield {
             name: (upstream.records(), ours.records()) for name, (upstream, ours) in tails.items()
         }

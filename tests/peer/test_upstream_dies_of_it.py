@@ -10,9 +10,10 @@ from typing import Callable
 import pytest
 import zmq
 
+from tests.support.waiting import wait_for
+
 from .bus import Bus
 from .corpus import CASES
-from .processes import wait_until
 
 # The option with which it dies, and a case of the corpus.
 DEADLY = [
@@ -44,12 +45,12 @@ class Endpoint:
         self._tail = bus.upstream_tail(*options)
 
     def publish(self, frames: list[bytes]) -> None:
-        wait_until(lambda: self._socket.poll(0), "the tail subscribes")
+        wait_for(lambda: self._socket.poll(0), what="the tail subscribes")
         self._socket.send_multipart(frames)
 
     def tail_dies(self) -> bool:
         try:
-            wait_until(lambda: self._tail.exit_status is not None, "the tail dies", 10)
+            wait_for(lambda: self._tail.exit_status is not None, 10, "the tail dies")
         except AssertionError:
             return False
         return self._tail.exit_status == 1 and "Traceback" in self._tail.errors
@@ -70,10 +71,10 @@ def test_our_tail_does_not(bus: Bus, option: str) -> None:
     socket = bus.socket(zmq.XPUB)
     socket.bind(bus.outbound)
     tail = bus.tail(*([option] if option else []))
-    wait_until(lambda: socket.poll(0), "the tail subscribes")
+    wait_for(lambda: socket.poll(0), what="the tail subscribes")
     for case in CASES:
         socket.send_multipart(case.frames)
     socket.send_multipart([b"end", b'{"topic": "the end", "timestamp": 1, "msg_id": ""}'])
-    tail.wait_for("the end")
+    tail.wait_for_line("the end")
     assert tail.exit_status is None
     assert "Traceback" not in tail.errors

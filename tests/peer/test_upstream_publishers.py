@@ -11,8 +11,10 @@ from typing import Any, Callable, NamedTuple
 import pytest
 import zmq
 
+from tests.support.waiting import wait_for
+
 from .bus import Bus
-from .processes import HIDDEN, Hub, Tail, wait_until
+from .processes import HIDDEN, Hub, Tail
 
 Message = dict[str, Any]
 
@@ -84,7 +86,7 @@ def publish_raw(bus: Bus) -> None:
             socket.send_multipart([HIDDEN.encode(), b"{}"])
             return listener.hears_anything(0.05)
 
-        wait_until(heard, "the relay has subscribed to the PUB socket")
+        wait_for(heard, what="the relay has subscribed to the PUB socket")
         for number in range(COUNT):
             socket.send_multipart([b"raw", (body % (-1, number)).encode()])
         socket.close(linger=5000)
@@ -170,7 +172,7 @@ def heard(tmp_path_factory: pytest.TempPathFactory, peer_venv: Path) -> Iterator
                 publisher.send(END.encode(), json.dumps({"topic": END}).encode())
             frames += listener.receive_until(END.encode())
         for program in programs.values():
-            program.wait_for(END)
+            program.wait_for_line(END)
         messages = {name: program.messages()[:-1] for name, program in programs.items()}
         messages["SUB socket"] = [json.loads(body) for _, body in frames]
         yield Heard(messages, frames, (bus.directory / "sent").read_text().splitlines())
