@@ -74,7 +74,7 @@ def is_local(address: str) -> bool:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         # Python takes the zone of a link-local address as a number beside it, which this finds.
-        sockaddr: tuple[str | int, ...] = (address, 0)
+        sockaddr: tuple[object, ...] = (address, 0)
         if "%" in address:
             sockaddr = socket.getaddrinfo(address, 0, family, flags=socket.AI_NUMERICHOST)[0][4]
         try:
