@@ -19,23 +19,25 @@ from . import progress
 
 # What one listener may send: topics it subscribes to, and bytes; and all of one host together. A
 # hub has some hundreds of topics, the largest known listener 3,000.
-TOPICS = 10_000
-BYTES = 512 << 10
+TOPICS = 6000
+BYTES = 256 << 10
 HOST_TOPICS = 4 * TOPICS
 HOST_BYTES = 4 * BYTES
+# While more comes than is taken in, bytes of one host since the last survey.
+HOST_BYTES_AT_ONCE = 4 * BYTES
 # Bytes a second that are given back to it: pings, and topics that come and go over months.
 RATE = 4 << 10
 
 # Seconds from one look at the thread of the sockets to the next, and the part of it that the thread
 # must have worked in one call to be taken for stuck. A machine that is busy gives it no more.
-PERIOD = 0.05
+PERIOD = 0.03
 AGAIN = 0.01
 WORKED = 0.2
 
 # Bytes of one connection, and of one host, since the last survey, that end it while the thread is
-# stuck: what made it stuck cannot have been fewer.
-STUCK_BYTES = 128 << 10
-STUCK_HOST_BYTES = 512 << 10
+# stuck: what made it stuck cannot have been much fewer.
+STUCK_BYTES = 192 << 10
+STUCK_HOST_BYTES = 1 << 20
 
 
 @dataclass
@@ -72,6 +74,8 @@ class Watch:
     def __init__(self, turns: Callable[[], int], surveyed: Callable[[int], int]) -> None:
         self._ports: Collection[int] = ()
         self.cut: deque[Sender] = deque()
+        # Whom it has cut off last, by descriptor: libzmq may take a moment to notice.
+        self._ended: dict[int, str] = {}
         self._turns = turns
         self._surveyed = surveyed
         self._clock = time.pthread_getcpuclockid(threading.get_ident())
@@ -96,14 +100,14 @@ class Watch:
             if now_turns != turns:
                 turns, worked, since = now_turns, now_worked, now
             elif stuck and now - since >= PERIOD:
-                self.look()
+                self.look(STUCK_BYTES, STUCK_HOST_BYTES)
             wait = AGAIN if stuck else PERIOD
 
     def _worked(self) -> float:
         return time.clock_gettime(self._clock)
 
-    def look(self) -> None:
-        """End the connections that have sent too much since the last survey."""
+    def look(self, most: int, most_of_host: int) -> None:
+        """End the connections that have sent more bytes than that since the last survey."""
         sent: dict[int, int] = {}
         hosts: Counter[str] = Counter()
         addresses: dict[int, str] = {}
@@ -117,10 +121,13 @@ class Watch:
             hosts[host_of(address)] += fresh
         for fd in sorted(sent, key=lambda fd: -sent[fd]):
             host = host_of(addresses[fd])
-            if sent[fd] > STUCK_BYTES or hosts[host] > STUCK_HOST_BYTES:
+            if sent[fd] > most or hosts[host] > most_of_host:
                 # Those who have sent least are left: of many on one host some get through.
                 hosts[host] -= sent[fd]
-                if progress.cut(fd, addresses[fd]):
+                if self._ended.get(fd) != addresses[fd] and progress.cut(
+                    fd, addresses[fd], discard=True
+                ):
+                    self._ended[fd] = addresses[fd]
                     self.cut.append(Sender(addresses[fd], sent[fd]))
 
 

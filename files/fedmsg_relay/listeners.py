@@ -28,9 +28,11 @@ HANDSHAKE_BYTES = 256
 # handshake of older ones we send at most 14.
 GREETING_BYTES = 64
 
-# What is taken in in one turn of the loop: some milliseconds.
+# What is taken in in one turn of the loop; seconds for it, since of costly topics libzmq takes in
+# many within each call.
 EVENTS_AT_ONCE = 500
 SUBSCRIPTIONS_AT_ONCE = 200
+SUBSCRIPTIONS_FOR = 0.005
 
 # Peers that were cut off for what they sent, and are not told of yet.
 GREEDY = 1000
@@ -124,6 +126,8 @@ class Listeners:
         # Peers, by their address, that sent more than a listener may, and what; see `greedy`.
         self._greedy: deque[tuple[str, str]] = deque(maxlen=GREEDY)
         self._old_came = self._old_is_due = False
+        # Whether more has come than could be taken in at once.
+        self.is_behind = False
         self._surveyed_at = time.monotonic()
         # Since the start: connections, and listeners that came or went.
         self.accepted = self.came_and_went = 0
@@ -140,6 +144,11 @@ class Listeners:
         """Connections by the host they come from."""
         return Counter(listener.host for listener in self._by_fd.values())
 
+    def protocols(self) -> dict[str, int]:
+        """Listeners by what they speak: `zmtp3`, or `older`."""
+        older = sum(listener.is_old for listener in self._by_fd.values())
+        return {"zmtp3": len(self) - older, "older": older}
+
     def topics(self) -> Counter[str]:
         """Subscriptions by the host they come from."""
         found: Counter[str] = Counter()
@@ -153,10 +162,15 @@ class Listeners:
         Not all of it at once, where much has happened: what is left can be polled for.
         """
         yield from self._departures()
+        end = time.monotonic() + SUBSCRIPTIONS_FOR
+        self.is_behind = True
         for _ in range(SUBSCRIPTIONS_AT_ONCE):
+            if time.monotonic() > end:
+                break
             try:
                 event = self._outbound.recv(zmq.NOBLOCK, copy=False)
             except zmq.Again:
+                self.is_behind = False
                 break
             # Its descriptor may have been another's until a moment ago: whoever had it ended before
             # this was sent, and must be gone from our list first.
@@ -194,6 +208,8 @@ class Listeners:
 
     def _enter(self, listener: Listener, event: bytes) -> None:
         """Count what a listener has sent, and cut it off if that is too much."""
+        if listener.is_cut:
+            return  # what had come before
         if event[:1] == b"\x00" and listener.topics:
             listener.topics -= 1
             listener.topic_bytes = max(0, listener.topic_bytes - len(event))
@@ -253,7 +269,7 @@ class Listeners:
             if found.received != level.received and level.enter(found.received, monotonic) > (
                 intake.BYTES
             ):
-                if progress.cut(fd, address):
+                if progress.cut(fd, address, discard=True):
                     self._greedy.append((address, f"{found.received} bytes"))
                 continue
             listener = self._by_fd.get(fd)
@@ -296,7 +312,7 @@ class Listeners:
         """
         if listener.is_cut:
             return False
-        listener.is_cut = progress.cut(listener.fd, listener.address)
+        listener.is_cut = progress.cut(listener.fd, listener.address, discard=True)
         return listener.is_cut
 
     def _departures(self) -> Iterator[tuple[Listener, bool]]:

@@ -36,8 +36,8 @@ ENTRY_BYTES = 2 * 64
 LARGEST_SUBSCRIPTION = 4 << 10
 # What waits to be taken in: bytes in the kernel, messages in libzmq. It is all that can still come
 # of a listener that is cut off for what it sends. More would be taken in at once, too.
-SUBSCRIPTIONS_BUFFER = 32 << 10
-SUBSCRIPTIONS_QUEUE = 500
+SUBSCRIPTIONS_BUFFER = 16 << 10
+SUBSCRIPTIONS_QUEUE = 50
 
 # Seconds. A full queue may be about to empty, and a listener that is cut off takes a moment to go.
 # Together they are what one stalled listener may ever cost the others, and LONGEST_PARTING is what
@@ -45,6 +45,9 @@ SUBSCRIPTIONS_QUEUE = 500
 PATIENCE = 0.02
 PARTING = 0.05
 LONGEST_PARTING = 0.2
+
+# Seconds from one look at who sends so much to the next, while more comes than is taken in.
+LOOK = 0.02
 
 # Seconds from one look at all listeners to the next, and without progress until it is said.
 SURVEY_PERIOD = 0.5
@@ -120,6 +123,7 @@ class Outbound:
         self.parted: Counter[str] = Counter()
         self.arrivals = Arrivals()
         self._watch: intake.Watch | None = None
+        self._looked = 0.0
         self._absent: list[_Absent] = []
         self._stalled: dict[str, Slow] = {}
         self._surveyed_bytes = 0
@@ -255,6 +259,10 @@ class Outbound:
                 yield f"listener {listener.address} {word}, {len(self.listeners)} now{old}"
             if came:
                 yield from self._back(listener)
+        now = time.monotonic()
+        if self._watch is not None and self.listeners.is_behind and now - self._looked > LOOK:
+            self._looked = now
+            self._watch.look(intake.BYTES, intake.HOST_BYTES_AT_ONCE)
 
     def _back(self, listener: Listener) -> Iterator[str]:
         # By its host: a connection has no other name that it keeps.
@@ -338,7 +346,7 @@ class Outbound:
             self.parted[TOO_MUCH] += 1
             if self.arrivals.allows(intake.host_of(address)):
                 logger.warning(
-                    "listener %s sent too much, cut off: %s; %d subscriptions of %d KiB are the most",
+                    "listener %s sent too much, cut off: %s; at most %d subscriptions, %d KiB",
                     address, what, intake.TOPICS, intake.BYTES >> 10,
                 )  # fmt: skip
 

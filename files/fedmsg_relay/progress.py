@@ -84,13 +84,20 @@ def peer_address(fd: int) -> str | None:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def cut(fd: int, address: str) -> bool:
-    """Shut the connection down, if it still is the one with that peer."""
+def cut(fd: int, address: str, *, discard: bool = False) -> bool:
+    """Shut the connection down, if it still is the one with that peer.
+
+    With `discard`, what has come and was not read yet is thrown away: libzmq would take it in.
+    """
     if peer_address(fd) != address:
         return False
     connection = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=fd)
     try:
         connection.shutdown(socket.SHUT_RDWR)
+        if discard:
+            with suppress(OSError):
+                while connection.recv(1 << 20, socket.MSG_DONTWAIT):
+                    pass
     except OSError:
         return False
     finally:

@@ -12,6 +12,9 @@ from .outbound import Outbound
 from .recorder import Recorder, State
 from .submit import Submit, SubmitCounts
 
+# Addresses of listeners that are told: more is nothing that anybody reads every second.
+MOST_ADDRESSES = 2000
+
 
 def collect(
     counts: Counts, submit: Submit | None, recorder: Recorder | None, outbound: Outbound
@@ -32,7 +35,13 @@ def collect(
         "journal": journal,
         "log": trouble._asdict() if trouble is not None else {},
         "listeners": len(outbound.listeners),
-        "listener_addresses": sorted(listener.address for listener in outbound.listeners),
+        "listener_addresses": sorted(listener.address for listener in outbound.listeners)[
+            :MOST_ADDRESSES
+        ],
+        "listener_protocols": outbound.listeners.protocols(),
+        "listener_connections": outbound.listeners.accepted,
+        "listener_changes_not_logged": outbound.arrivals.unsaid,
+        "listeners_cut_off": dict(outbound.parted),
         "holds": outbound.holds,
         "held": outbound.held,
         "missed": outbound.missed,
