@@ -7,12 +7,16 @@ The roles run it with `python3 -I -c`; a JSON object on standard input asks:
     label      type that SELinux gives the ports, or an empty string
     check      True: change nothing, say what would be changed
 
-One on standard output answers: `firewall` (firewalld, nftables, or none of them), `changes`, and
+One on standard output answers: `firewall` (firewalld, ufw, nftables, or none), `changes`, and
 `said`, what the operator has to know. It is on the host as well, for nftables.service to run it
 with --restore PORTS NETWORKS.
 
 firewalld: a policy of our own, from any zone to this host, before all zones. It has the networks
 accepted and everybody else dropped at these ports, whatever the zones say.
+
+ufw: rules at the end of its own, where `ufw status` shows them with our name: the networks are
+allowed and, after them, everybody else is denied. What the admin allows or denies before stays so.
+The file PROFILE tells what the ports are, and that there are rules of ours.
 
 nftables: an accept in one chain overrides no drop in another, so two things are needed. A table of
 our own drops what does not come from the networks. In chains of others at the input hook that let
@@ -38,6 +42,10 @@ TABLE = "fedmsg_relay"
 # the name `firewall`.
 PROGRAM = "/usr/local/lib/fedmsg-relay/restore-firewall.py"
 DROP_IN = "/etc/systemd/system/nftables.service.d/fedmsg-relay.conf"
+
+PROFILE = "/etc/ufw/applications.d/fedmsg-relay"
+# iptables takes so many ports in one rule.
+MOST_PORTS = 15
 
 # Exit status of firewall-cmd.
 NOT_RUNNING = 252
@@ -85,15 +93,16 @@ def apply(wanted: Wanted, ports: list[int], label: str, check: bool) -> dict[str
     changes, said = [], []
     if kind == "firewalld":
         changes += firewalld(wanted, check)
+    if shutil.which("ufw"):
+        changes += ufw(wanted if kind == "ufw" else NOTHING, check)
     if shutil.which("nft"):
         changes += nftables(wanted if kind == "nftables" else NOTHING, check)
     if not wanted.networks:
         said.append("no networks are named: the firewall is left alone")
     elif kind == "none":
-        said.append(
-            "no firewall: neither firewalld nor nftables.service runs here, so every host can"
-            " connect, and only the relay itself refuses those that it must"
-        )
+        said.append(unmanaged(wanted))
+    elif kind == "ufw" and wanted.of_version(6) and not ufw_has_ipv6():
+        said.append(f"ufw blocks IPv6 (IPV6=no), and so {', '.join(wanted.of_version(6))}")
     elif kind == "nftables":
         said += foreign(ruleset())
     labels, more = labelled(ports, label, check)
@@ -107,6 +116,8 @@ def firewall() -> str:
         if asked.returncode != NOT_RUNNING:
             asked.check_returncode()
             return "firewalld"
+    if shutil.which("ufw") and "Status: active" in run(["ufw", "status"], LANG="C"):
+        return "ufw"
     service = "nftables.service"
     if shutil.which("nft") and (
         succeeds(["systemctl", "--quiet", "is-active", service])
@@ -114,6 +125,104 @@ def firewall() -> str:
     ):
         return "nftables"
     return "none"
+
+
+def unmanaged(wanted: Wanted) -> str:
+    """What is to be said where none of the firewalls that we know is in force."""
+    found = [
+        f"the chain {chain['family']} {chain['table']} {chain['name']}"
+        for chain in (
+            each["chain"] for each in (ruleset() if shutil.which("nft") else ()) if "chain" in each
+        )
+        if chain.get("hook") == "input" and chain["table"] != TABLE
+    ]
+    for names in ("/proc/net/ip_tables_names", "/proc/net/ip6_tables_names"):
+        if "filter" in read(names).split() and not found:
+            found.append("rules of iptables")
+    if not found:
+        return (
+            "no firewall: neither firewalld nor ufw nor nftables.service runs here, so every host"
+            " can connect, and only the relay itself refuses those that it must"
+        )
+    ports = ",".join(map(str, wanted.ports))
+    commands = [
+        f"{program} -I INPUT -p tcp -m multiport --dports {ports} -s {network} -j ACCEPT"
+        for program, version in (("iptables", 4), ("ip6tables", 6))
+        for network in wanted.of_version(version)
+    ]
+    return (
+        f"{' and '.join(found)} may drop what comes to the relay, and neither firewalld nor ufw"
+        " nor nftables.service runs here: see that it lets these networks through:"
+        f" {'; '.join(commands)}"
+    )
+
+
+# ufw.
+
+
+def ufw(wanted: Wanted, check: bool) -> list[str]:
+    found = ufw_rules()
+    rules = wanted_of_ufw(wanted)
+    denied = [rule for rule in rules if rule.startswith("deny")]
+    # A network that is allowed behind what denies is not allowed.
+    of_ipv4 = [rule for rule in found if ":" not in rule]
+    at_end = of_ipv4[len(of_ipv4) - len(denied) :]
+    changes = []
+    if set(found) != set(rules) or set(at_end) != set(denied):
+        behind = [rule for rule in rules if rule in denied or rule not in found]
+        gone = [rule for rule in found if rule in behind or rule not in rules]
+        changes += [f"ufw: delete {rule}" for rule in gone if rule not in rules]
+        changes += [f"ufw: {rule}" for rule in rules if rule not in found] or [
+            "ufw: order of rules"
+        ]
+        for rule in () if check else gone:
+            run(["ufw", "delete", *rule.split()])
+        for rule in () if check else behind:
+            run(["ufw", *rule.split(), "comment", NAME])
+    if read(PROFILE) != profile(wanted):
+        changes.append(f"ufw: {PROFILE}{'' if wanted.networks else ' removed'}")
+        if not check and wanted.networks:
+            write(PROFILE, profile(wanted))
+        elif not check:
+            os.unlink(PROFILE)
+    return changes
+
+
+def ufw_rules() -> list[str]:
+    """The rules with our comment, as ufw itself says them; those of IPv4 are first."""
+    ends = f" comment '{NAME}'"
+    added = run(["ufw", "show", "added"], LANG="C").splitlines()
+    return [line[len("ufw ") : -len(ends)] for line in added if line.endswith(ends)]
+
+
+def wanted_of_ufw(wanted: Wanted) -> list[str]:
+    """As ufw itself says them, a single address without its length."""
+    ports = [str(port) for port in wanted.ports]
+    groups = [",".join(ports[n : n + MOST_PORTS]) for n in range(0, len(ports), MOST_PORTS)]
+    networks = wanted.of_version(4) + (wanted.of_version(6) if ufw_has_ipv6() else [])
+    sources = [ipaddress.ip_network(network) for network in networks]
+    allowed = [
+        f"allow from {source.network_address if source.num_addresses == 1 else source}"
+        f" to any port {group} proto tcp"
+        for group in groups
+        for source in sources
+    ]
+    return [*allowed, *(f"deny {group}/tcp" for group in groups)]
+
+
+def ufw_has_ipv6() -> bool:
+    lines = read("/etc/default/ufw").replace('"', "").splitlines()
+    return "IPV6=no" not in [line.strip() for line in lines]
+
+
+def profile(wanted: Wanted) -> str:
+    if not wanted.networks:
+        return ""
+    ports = ",".join(map(str, wanted.ports))
+    return (
+        "# Written by the role fedmsg_relay.\n"
+        f"[{NAME}]\ntitle=fedmsg relay\ndescription=Relay of the fedmsg bus\nports={ports}/tcp\n"
+    )
 
 
 # firewalld.
@@ -369,9 +478,10 @@ def succeeds(command: list[str]) -> bool:
     return subprocess.run(command, capture_output=True).returncode == 0
 
 
-def run(command: list[str], text: str = "") -> str:
+def run(command: list[str], text: str = "", **environment: str) -> str:
     """What a command prints. Raises CalledProcessError."""
-    done = subprocess.run(command, input=text, capture_output=True, text=True, check=True)
+    env = {**os.environ, **environment}
+    done = subprocess.run(command, input=text, capture_output=True, text=True, check=True, env=env)
     return done.stdout
 
 

@@ -26,10 +26,12 @@ __all__ = [
     "destroy",
     "init",
     "publish",
+    "publish_all",
 ]
 
 _FROM = {
     "publish": "api",
+    "publish_all": "api",
     "init": "api",
     "destroy": "api",
     "PublishError": "errors",

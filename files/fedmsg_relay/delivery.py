@@ -14,7 +14,7 @@ from __future__ import annotations
 import time
 from collections import deque, namedtuple
 
-from .errors import PublishError, SpoolError
+from .errors import PublishError
 from .polling import Poller
 from .submitter import Submitter
 
@@ -161,11 +161,11 @@ class Delivery:
         # While others are under way some are gathered, or sent when this process waits: one by one
         # they cost a relay, and its disk, several times as much.
         connection = self._route.connection if self._route is not None else None
-        if not (
-            isinstance(connection, Submitter)
-            and connection.in_flight
-            and len(self._unsent) < TOGETHER
-        ):
+        if isinstance(connection, Submitter):
+            others = bool(connection.in_flight)
+        else:  # or no relay is asked for now, and all go to the spool
+            others = self._spool is not None and connection is None and now < self._hold_off_until
+        if not others or len(self._unsent) >= TOGETHER:
             self._advance()
 
     def wait_for_input(self, descriptor: int) -> None:
@@ -448,18 +448,16 @@ class Delivery:
                 self._route.trouble = STALLED
             self._leave_route(HOLD_OFF, self._route.trouble)
         why = ""
-        for key, message in list(self._messages.items()):
-            outcome = None
-            if self._spool is not None:
-                try:
-                    path = self._spool.write(message.topic, message.body)
-                    outcome = Outcome(SPOOLED, path)
-                except SpoolError as error:
-                    why = f"{why or self.why()}; and {error}"
-            if outcome is None:
-                why = why or self.why()
-                outcome = Outcome(FAILED, why=why)
-            self._settle(key, outcome)
+        waiting = list(self._messages.items())
+        spooled: list[Any] = [None] * len(waiting)
+        if self._spool is not None:
+            spooled = self._spool.write_all((each.topic, each.body) for _, each in waiting)
+        for (key, _), path in zip(waiting, spooled):
+            if isinstance(path, str):
+                self._settle(key, Outcome(SPOOLED, path))
+                continue
+            why = why or self.why()
+            self._settle(key, Outcome(FAILED, why=f"{why}; and {path}" if path else why))
         self._unsent.clear()
 
     def _settle(self, key: int, outcome: Outcome) -> None:

@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Generator, Hashable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Callable
 
 import zmq
@@ -84,18 +85,22 @@ class Desk:
     def check_all(
         self,
         messages: Sequence[list[bytes]],
-        heads: Sequence[zmq.Frame],
+        heads: Sequence[zmq.Frame | None],
         sender: Callable[[zmq.Frame], Hashable],
         done: Done,
     ) -> list[Checked]:
         """As `check` for each, without those that are done later. `heads`: their first frames."""
+        quickly = self._quickly
+        checked = [] if self._queues else [quickly(frames) for frames in messages]
+        if checked and all(checked):
+            return checked  # type: ignore[return-value]  # none of them is None
         at_once = []
-        for frames, head in zip(messages, heads):
-            checked = None if self._queues else self._quickly(frames)
-            if checked is None:
-                checked = self.check(frames, lambda head=head: sender(head), done)  # type: ignore[misc]
-            if checked is not None:
-                at_once.append(checked)
+        for number, (frames, head) in enumerate(zip(messages, heads)):
+            found = None if self._queues else checked[number]
+            if found is None:
+                found = self.check(frames, partial(_whose, sender, head), done)
+            if found is not None:
+                at_once.append(found)
         return at_once
 
     def work(self, seconds: float) -> None:
@@ -149,3 +154,7 @@ class Desk:
             self._on_error()
             return Checked(None, INTERNAL_ERROR, "")
         return None
+
+
+def _whose(sender: Callable[[zmq.Frame], Hashable], head: zmq.Frame | None) -> Hashable:
+    return -1 if head is None else sender(head)

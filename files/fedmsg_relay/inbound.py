@@ -9,6 +9,7 @@ import zmq
 
 from . import sockets
 from .config import Config
+from .wire import CLOSELY
 
 # Messages taken from one publisher ahead of their turn. A PUB socket that is left as it is made
 # throws away what does not fit its queue of 1,000, so there is room for a burst.
@@ -46,8 +47,10 @@ class Inbound:
         self.socket.setsockopt(zmq.MAXMSGSIZE, largest_frame(config))
         self.socket.setsockopt(zmq.RCVHWM, QUEUE_MESSAGES)
         self.socket.send(b"\x01")
-        # The first frame of each message of the last batch: it knows who has sent it.
-        self.heads: list[zmq.Frame] = []
+        # The first frame of each message of the last batch: it knows who has sent it. Of small
+        # ones, which are checked at once, that of the first only, unless `keeps_heads`.
+        self.heads: list[zmq.Frame | None] = []
+        self.keeps_heads = False
         # Called with the first frame of a message of very many.
         self.on_many_frames: Callable[[zmq.Frame], object] = lambda head: None
         self._skipped = 0
@@ -60,7 +63,9 @@ class Inbound:
         """
         receive = self.socket.recv
         batch: list[list[bytes]] = []
-        heads = self.heads = []
+        heads: list[zmq.Frame | None] = []
+        self.heads = heads
+        small = -1 if self.keeps_heads else CLOSELY
         size = 0
         try:
             if self._skipping is not None and not self._skip():
@@ -68,16 +73,18 @@ class Inbound:
             while len(batch) < BATCH_MESSAGES and size < BATCH_BYTES:
                 # Not recv_multipart: it asks the socket after each frame whether there are more,
                 # which takes three times as long as the receiving. A frame knows.
-                frame = receive(_NOBLOCK, False)
-                heads.append(frame)
+                head = frame = receive(_NOBLOCK, False)
                 frames = [frame.bytes]
                 while frame.more:
                     frame = receive(_NOBLOCK, False)
                     frames.append(frame.bytes)
                     if len(frames) == KEPT and frame.more:
-                        self._skipped, self._skipping = KEPT, heads[-1]
+                        self._skipped, self._skipping = KEPT, head
                         self._skip()
                         break
+                if len(frames[0]) + len(frames[-1]) > small:
+                    small = -1  # what follows may be the same sender's, and then waits behind it
+                heads.append(head if not batch or small < 0 else None)
                 batch.append(frames)
                 if self._skipping is not None:
                     break

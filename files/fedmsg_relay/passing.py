@@ -41,6 +41,7 @@ class Passing:
         """Pass on what has come, many at a time when many come. Never waits."""
         end = time.perf_counter() + TURN
         while not self._desk.is_full:
+            self._inbound.keeps_heads = self._senders.is_alarmed or not self._desk.is_idle
             received = self._inbound.receive()
             heads = self._inbound.heads
             self._senders.took(heads)

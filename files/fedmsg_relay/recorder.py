@@ -512,7 +512,9 @@ class Recorder:
             logger.error("%s; no message is acknowledged until it can be written", text)
         self.state.error = text
         self.state.state = "failing"
-        msg_ids = [row.msg_id for row in group.rows if row.submitted]
+        # Those that were added since, too: they were let in a moment before it was known.
+        waiting = [group.rows, *(rows for rows, _ in self._batches.copy())]
+        msg_ids = [row.msg_id for rows in waiting for row in rows if row.submitted]
         if msg_ids:
             # Once is enough: `Stored` follows, if only for those who ask again.
             self._tell(NotStored(msg_ids, text))

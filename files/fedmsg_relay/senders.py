@@ -2,9 +2,11 @@
 
 libzmq bounds what waits by messages alone, a frame at a time by its size, and not at all by the
 frames of a message, which it hands out when it has the last one. So the relay looks at its own
-memory. When that grows, the connection that has had most read since a message of its own was last
-taken is cut off. (Not slowed down: a high-water mark that is lowered stops a peer for ever.) Small
-frames take a multiple of what they take on the wire: that is why memory decides, and not what came.
+memory. When that grows, those who send much are slowed down: their windows are made small, so that
+they wait. (Not by a high-water mark: one that is lowered stops a peer for ever.) When it still
+grows, the connection that has had most read since a message of its own was last taken is cut off.
+Small frames take a multiple of what they take on the wire: that is why memory decides, and not what
+came.
 """
 
 from __future__ import annotations
@@ -51,6 +53,10 @@ LEAST = 256 << 10
 # Peers that were cut off, for health and metrics.
 REMEMBERED = 50
 
+# Bytes of a window: of one who is to wait, and of one who need not any more.
+SMALL_WINDOW = 8 << 10
+ANY_WINDOW = 1 << 30
+
 # Causes.
 TOO_MUCH = "too much unfinished"
 MANY_FRAMES = "too many frames"
@@ -76,6 +82,7 @@ class _Connection:
     previous: int = 0  # the same at the survey before
     base: int = 0  # read when a message of its own was last known to have been taken, or less
     is_named: bool = False  # its messages say whose they are
+    is_slowed: bool = False
 
     @property
     def waiting(self) -> int:
@@ -116,11 +123,12 @@ class Senders:
         self.alarms = 0
         self.last: deque[Cut] = deque(maxlen=REMEMBERED)
 
-    def took(self, heads: Sequence[zmq.Frame]) -> None:
+    def took(self, heads: Sequence[zmq.Frame | None]) -> None:
         """Say whose messages have been taken, by their first frames."""
         # One of many is enough while all is calm: who sends much is among them soon.
         for head in heads if self.is_alarmed else heads[:1]:
-            self._seen.add(sender(head))
+            if head is not None:
+                self._seen.add(sender(head))
 
     def look(self) -> None:
         """Bound the memory."""
@@ -198,6 +206,10 @@ class Senders:
             if fd in seen or (-1 in seen and not connection.is_named):
                 connection.base = connection.previous
             found[fd] = connection
+            slow = self.is_alarmed and (connection.is_slowed or connection.waiting >= LEAST)
+            if slow != connection.is_slowed:
+                connection.is_slowed = slow
+                set_window(fd, SMALL_WINDOW if slow else ANY_WINDOW)
         self._connections = found
 
     def _found(self) -> Iterable[tuple[int, _Connection]]:
@@ -278,6 +290,20 @@ def bytes_read(fd: int) -> int | None:
     finally:
         connection.detach()
     return _RECEIVED.unpack(info)[0] - unread if len(info) == _RECEIVED.size else None
+
+
+def set_window(fd: int, most: int) -> None:
+    """Bound what the peer of a TCP connection may send ahead of what is read, in bytes."""
+    try:
+        connection = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=fd)
+    except OSError:
+        return
+    try:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_WINDOW_CLAMP, most)
+    except OSError:
+        pass  # it has gone
+    finally:
+        connection.detach()
 
 
 def abort(fd: int, address: str) -> bool:

@@ -5,17 +5,16 @@ from __future__ import annotations
 from itertools import count
 
 from . import message as messages
-from .delivery import FAILED, REFUSED, Delivery
+from .delivery import FAILED, REFUSED, Delivery, Outcome
 from .errors import MessageRefused, MessageTooLarge, PublishError
 from .spool import Spool
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from typing import Any, Callable
 
     from .config import Config
-    from .delivery import Outcome
     from .message import Message
 
 
@@ -74,6 +73,46 @@ class Session:
             )
         self._delivery.put(encoded_topic, body, message)
         return message
+
+    def publish_all(self, topic: str, msgs: Iterable[Any], modname: str) -> Iterator[Outcome]:
+        """`put` each, many under way at once, and yield what became of each, in their order.
+
+        What `put` refuses is REFUSED. Whatever `msgs` raises is raised once all before is known.
+        """
+        known: dict[int, Outcome] = {}
+        # By the id of a message, which is kept here so that no other one has it meanwhile.
+        under_way: dict[int, tuple[int, Message]] = {}
+        put = given = 0
+
+        def begin(message: Message) -> None:
+            under_way[id(message)] = (put, message)
+
+        def take(message: Message, outcome: Outcome) -> None:
+            known[under_way.pop(id(message))[0]] = outcome
+
+        self._on_outcome = take
+        iterator, error = iter(msgs), None
+        while True:
+            try:
+                msg = next(iterator)
+            except StopIteration:
+                break
+            except Exception as raised:
+                error = raised
+                break
+            try:
+                self.put(topic, msg, modname, begin)
+            except (MessageTooLarge, TypeError, ValueError) as raised:
+                known[put] = Outcome(REFUSED, why=str(raised))
+            put += 1
+            while given in known:
+                yield known.pop(given)
+                given += 1
+        self.finish()
+        for number in range(given, put):
+            yield known.pop(number)
+        if error is not None:
+            raise error
 
     def publish(
         self,

@@ -33,6 +33,22 @@ the time before comes first; nothing is left out between the two, and nothing is
 A message that is not readable is reported on standard error, and never ends this command."""
 
 
+# Options of upstream's that need its fedmsg.meta, and what there is instead.
+_REFUSED = {
+    "--cowsay": "use --pretty",
+    "--terse": "use --query topic,username,msg",
+    "--users": "use --query topic,username and grep",
+    "--packages": "use --include with a part of the topic",
+}
+
+
+class _Refusal(argparse.Action):
+    """An option that ends the command with an error: `const`."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        parser.error(str(self.const))
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = cli.parser(NAME, _DESCRIPTION)
     option = parser.add_argument
@@ -43,6 +59,9 @@ def main(argv: list[str] | None = None) -> int:
     option("--really-pretty", action="store_true", help="print indented JSON, in colour")
     option("--exclude", dest="exclusive_regexp", metavar="REGEXP", help="no topics that match")
     option("--include", dest="inclusive_regexp", metavar="REGEXP", help="only topics that match")
+    for name, instead in _REFUSED.items():
+        refused = f"{NAME} has no {name}: {instead}"
+        option(name, nargs="?", action=_Refusal, const=refused, help=argparse.SUPPRESS)
     option("--validate", dest="validate_signatures", action="store_true", help="check signatures")
     option("--no-validate", dest="validate_signatures", action="store_false", help="do not")
     args = parser.parse_args(argv)

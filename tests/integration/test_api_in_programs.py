@@ -264,3 +264,41 @@ def test_what_is_no_number_in_json_is_an_error(bus: Bus, spool: Path, number: st
     )
     assert "NaN or Infinity" in run(bus, program).stdout
     assert [message["msg"] for message in relayed(bus)] == [{"load": [1.5]}]
+
+
+class TestPublishAll:
+    PROGRAM = """
+import sys, fedmsg_relay
+fedmsg_relay.init(config_filename=sys.argv[1], environment="stg")
+def msgs():
+    for n in range(3000):
+        yield {"n": float("nan") if n == 7 else n, "text": "x" * (2_000_000 if n == 9 else 10)}
+    raise OSError("the source has ended early")
+kinds = []
+try:
+    for outcome in fedmsg_relay.publish_all(msgs(), "t", "m"):
+        kinds.append(outcome.kind)
+except OSError as error:
+    print(error)
+print(len(kinds), [n for n, kind in enumerate(kinds) if kind == "refused"], sorted(set(kinds)))
+"""
+
+    def expected(self, kind: str) -> str:
+        kinds = sorted([kind, "refused"])
+        return f"the source has ended early\n3000 [7, 9] {kinds}\n"
+
+    def test_each_is_acknowledged_in_order_and_what_is_refused_is_told(
+        self, bus: Bus, spool: Path
+    ) -> None:
+        bus.configure("z", relay_max_message_bytes=1_000_000)
+        bus.relay()
+        assert run(bus, self.PROGRAM).stdout == self.expected("acked")
+        numbers = [message["msg"]["n"] for message in relayed(bus)]
+        assert numbers == [n for n in range(3000) if n not in (7, 9)]
+
+    def test_without_a_relay_each_is_spooled_in_order(self, bus: Bus, spool: Path) -> None:
+        bus.configure("z", relay_max_message_bytes=1_000_000, timeout=0.2)
+        assert run(bus, self.PROGRAM).stdout == self.expected("spooled")
+        numbers = [message["msg"]["n"] for message in spooled(spool)]
+        assert numbers == [n for n in range(3000) if n not in (7, 9)]
+        assert all(path.stat().st_mode & 0o777 == 0o600 for path in spool.iterdir())

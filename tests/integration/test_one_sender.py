@@ -18,7 +18,7 @@ import pytest
 import zmq
 
 from tests.conftest import Bus, Listener, Process, Sender, Submitter, numbered, wait_for
-from tests.support.waiting import patient
+from tests.support.waiting import PATIENCE, pace
 from tests.support.zmtp_peers import MORE, Peer, frame
 
 # Seconds that nobody may be without an answer for, on a machine with nothing else to do.
@@ -89,7 +89,8 @@ def others(bus: Bus) -> Iterator[Others]:
         calm = made.calm()
         yield made
     print(f"calm {calm:.3f} s, longest {made.longest:.3f} s")
-    assert made.longest < patient(PAUSE) + 3 * calm
+    if made.longest > PAUSE + 3 * calm:  # it may have been the machine's doing: see `within`
+        assert made.longest < PAUSE * max(PATIENCE, 2 * pace()) + 3 * calm
 
 
 def peak(relay: Process) -> int:

@@ -124,6 +124,10 @@ class Bus:
         command = [*self._our_command("logger", config), *options]
         return self._run(command, stdin, self._our_environment())
 
+    def tool(self, name: str, *options: str) -> subprocess.CompletedProcess[str]:
+        """Run `fedmsg-NAME` of ours to its end."""
+        return self._run([*self._our_command(name, None), *options], b"", self._our_environment())
+
     def upstream_logger(
         self, *options: str, stdin: str | bytes = b"", config: Path | None = None
     ) -> subprocess.CompletedProcess[str]:

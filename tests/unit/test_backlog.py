@@ -356,7 +356,13 @@ class TestMetrics:
 
     def test_everything_the_relay_counts(self) -> None:
         peer = {"address": "10.0.0.9", "connections": 3, "last": NOW}
-        feed = fed(state(refused={"sides": {"inbound": 3}, "peers": [peer]}))
+        feed = fed(
+            state(
+                refused={"sides": {"inbound": 3}, "peers": [peer]},
+                senders={"memory": 1 << 26, "alarms": 2, "cut": {"too many frames": 3}},
+                desk={"messages": 4, "bytes": 5000},
+            )
+        )
         feed.refusals.enter("http", "10.0.0.9")
         found = self.samples(feed, health.JournalFile(4096, 77.5))
         assert found.pop("fedmsg_relay_state_age_seconds{}") < 5
@@ -367,6 +373,12 @@ class TestMetrics:
             "fedmsg_relay_messages_total{cause=,outcome=untouched}": 5,
             "fedmsg_relay_messages_total{cause=wrapped,outcome=repaired}": 2,
             "fedmsg_relay_messages_total{cause=too large,outcome=dropped}": 3,
+            "fedmsg_relay_messages_noted_total{cause=NaN or Infinity}": 0,
+            "fedmsg_relay_memory_bytes{}": 1 << 26,
+            "fedmsg_relay_memory_alarms_total{}": 2,
+            "fedmsg_relay_connections_cut_total{cause=too many frames}": 3,
+            "fedmsg_relay_checking_messages{}": 4,
+            "fedmsg_relay_checking_bytes{}": 5000,
             "fedmsg_relay_submits_total{cause=,result=accepted}": 4,
             "fedmsg_relay_submits_total{cause=,result=duplicate}": 1,
             "fedmsg_relay_submits_total{cause=journal,result=refused}": 6,

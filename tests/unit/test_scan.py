@@ -106,3 +106,34 @@ def test_a_large_message_becomes_what_a_small_one_does(value: Any) -> None:
         except StopIteration as end:
             assert end.value == checker.check([b"t", body])
             break
+
+
+COMMIT = {
+    "name": "Jane",
+    "message": "m" * 200,
+    "stats": {f"f{n}": {"additions": 1, "deletions": 2} for n in range(8)},
+}
+
+
+@pytest.mark.parametrize(
+    ("msg", "cause"),
+    [
+        ([COMMIT] * (5 << 11), None),
+        ("x" * (12 << 20), None),
+        ([1.5] * (1 << 20), None),
+        (["a"] * 10, None),
+        ([{"a": [[[[[]]]]]}] * (1 << 18), wire.UNSEEN),
+    ],
+    ids=["commits", "text", "numbers", "short", "brackets"],
+)
+def test_in_a_hurry_only_what_takes_long_for_its_size_is_wrapped_unseen(
+    msg: object, cause: str | None
+) -> None:
+    body = json.dumps({"topic": "t", "timestamp": 1, "msg_id": "x", "msg": msg}).encode()
+    steps = wire.Checker(16 << 20).check_slowly([b"t", body], lambda: True)
+    try:
+        while True:
+            next(steps)
+    except StopIteration as end:
+        assert end.value.cause == cause
+        assert cause is not None or end.value.frames == [b"t", body]

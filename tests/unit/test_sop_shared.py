@@ -30,12 +30,18 @@ def test_second(seen):
     assert seen == [1]
 """
 # In place of what needs hosts.
+# Neither goes on from its first before the other has begun: or one could be done with all of them.
 WITHOUT_HOSTS = """
+import os
 import time
+from pathlib import Path
 from tests.sop import plugin
 
 def check(self):
-    time.sleep(0.05)
+    begun = [Path(__file__).with_name(f"begun-{name}") for name in "12"]
+    begun[int(os.environ["SOP_SET"]) - 1].touch()
+    while not all(path.exists() for path in begun):
+        time.sleep(0.01)
 
 plugin.SectionTest.runtest = check
 plugin.IncidentTest.runtest = check
@@ -69,7 +75,13 @@ def started(directory: Path, name: str) -> Child:
     return Child(
         [sys.executable, "-m", "pytest", *plugins, *options, *pages],
         cwd=ROOT,
-        env={**os.environ, "SOP_SET": name, "PYTHONPATH": f"{directory}:{ROOT}"},
+        # Without the options of the run that this test is part of, as its report's name.
+        env={
+            **os.environ,
+            "SOP_SET": name,
+            "PYTHONPATH": f"{directory}:{ROOT}",
+            "PYTEST_ADDOPTS": "",
+        },
         stdout=subprocess.DEVNULL,
     )
 

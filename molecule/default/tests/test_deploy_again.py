@@ -14,6 +14,8 @@ import bus
 import pytest
 from testinfra.host import Host
 
+from tests.support.programs import Child
+
 CHANGE = ("--extra-vars", json.dumps({"fedmsg_base_zmq_linger": 1500}))
 
 
@@ -48,11 +50,13 @@ def test_the_second_of_two_deploys_is_refused_and_names_the_first(relay: Host, a
     for end in ("killed", "ended"):
         # A config that is its own shows whose the hosts have.
         own = [*command, *CHANGE] if end == "killed" else command
-        with subprocess.Popen(
+        with Child(
             own, cwd=bus.ROOT, env=environment, text=True, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, start_new_session=True,
         ) as first:  # fmt: skip
-            bus.wait_for(lambda: app01.file(lock).exists, "the first deploy to begin", 120)
+            # Not the one that the killed deploy has left.
+            begun = f"grep -s 'process {first.pid}\"' {lock}"
+            bus.wait_for(lambda line=begun: app01.run(line).rc == 0, "the first to begin", 120)
             second = bus.playbook("deploy", *CHANGE)
             assert second.returncode != 0, second.stdout
             said = re.sub(r"\s+", " ", second.stdout)

@@ -66,13 +66,11 @@ def test_no_module_of_the_login_users_home_runs_as_root(bus_host: Host) -> None:
 
 
 def test_deploys_leave_little_in_the_syslog_and_nothing_of_the_config(bus_host: Host) -> None:
-    said = bus_host.check_output(
-        "journalctl --output cat --no-pager | grep -iE 'ansible|fedmsg-deploy'"
-    )
+    said = bus_host.check_output("journalctl --output cat --no-pager | grep -i ansible || true")
     assert "topic_prefix" not in said and "relay_inbound" not in said
-    # A line of who deploys, and those of sudo.
-    assert re.search(r"^run \S+ .* by \w+ on .*, process \d+$", said, re.M)
-    assert max(map(len, said.splitlines())) < 1000, said[:2000]
+    assert max(map(len, said.splitlines()), default=0) < 1000, said[:2000]
+    who = bus_host.check_output("journalctl --identifier fedmsg-deploy --output cat --no-pager")
+    assert re.search(r"^run \S+ .* by \w+ on .*, process \d+$", who, re.M), who
 
 
 def test_spool_takes_messages_of_all_and_shows_them_to_none(bus_host: Host) -> None:
