@@ -21,8 +21,8 @@ from . import progress
 # hub has some hundreds of topics, the largest known listener 3,000.
 TOPICS = 6000
 BYTES = 256 << 10
-HOST_TOPICS = 4 * TOPICS
-HOST_BYTES = 4 * BYTES
+HOST_TOPICS = 2.5 * TOPICS
+HOST_BYTES = 2 * BYTES
 # While more comes than is taken in, bytes of one host since the last survey.
 HOST_BYTES_AT_ONCE = 4 * BYTES
 # Bytes a second that are given back to it: pings, and topics that come and go over months.
@@ -33,6 +33,10 @@ RATE = 4 << 10
 PERIOD = 0.03
 AGAIN = 0.01
 WORKED = 0.2
+
+# A look at thousands of connections takes long, and the other thread waits for the interpreter
+# meanwhile: so many times as long as it took there is none.
+REST = 10
 
 # Bytes of one connection, and of one host, since the last survey, that end it while the thread is
 # stuck: what made it stuck cannot have been much fewer.
@@ -68,10 +72,18 @@ class Watch:
     """The thread. `turns` counts what the watched thread, the one that makes this, has done.
 
     `surveyed` is what a connection had sent when it was last looked at, by its descriptor; `cut`
-    gathers who was cut off, until the thread of the sockets takes it from there.
+    gathers who was cut off, until the thread of the sockets takes it from there. `known`: the
+    connections that this thread knows of, addresses by descriptor.
     """
 
-    def __init__(self, turns: Callable[[], int], surveyed: Callable[[int], int]) -> None:
+    def __init__(
+        self,
+        turns: Callable[[], int],
+        surveyed: Callable[[int], int],
+        known: Callable[[], dict[int, str]],
+    ) -> None:
+        self._known = known
+        self._next = 0.0
         self._ports: Collection[int] = ()
         self.cut: deque[Sender] = deque()
         # Whom it has cut off last, by descriptor: libzmq may take a moment to notice.
@@ -100,25 +112,37 @@ class Watch:
             if now_turns != turns:
                 turns, worked, since = now_turns, now_worked, now
             elif stuck and now - since >= PERIOD:
-                self.look(STUCK_BYTES, STUCK_HOST_BYTES)
+                self.look(STUCK_BYTES, STUCK_HOST_BYTES, newcomers=True)
             wait = AGAIN if stuck else PERIOD
 
     def _worked(self) -> float:
         return time.clock_gettime(self._clock)
 
-    def look(self, most: int, most_of_host: int) -> None:
-        """End the connections that have sent more bytes than that since the last survey."""
+    def look(self, most: int, most_of_host: int, *, newcomers: bool = False) -> None:
+        """End the connections that have sent more bytes than that since the last survey.
+
+        With `newcomers`, of those as well that the thread of the sockets has not heard of yet.
+        """
+        began = time.monotonic()
+        if began < self._next:
+            return
         sent: dict[int, int] = {}
         hosts: Counter[str] = Counter()
-        addresses: dict[int, str] = {}
-        for fd in progress.accepted_on(self._ports):
-            found, address = progress.of(fd), progress.peer_address(fd)
-            if found is None or address is None:
+        addresses = self._known()
+        if newcomers:
+            for fd in progress.accepted_on(self._ports, addresses):
+                address = progress.peer_address(fd)
+                if address is not None:
+                    addresses[fd] = address
+        for fd, address in addresses.items():
+            found = progress.of(fd)
+            if found is None:
                 continue
             before = self._surveyed(fd)
             fresh = found.received - before if found.received >= before else found.received
-            sent[fd], addresses[fd] = fresh, address
-            hosts[host_of(address)] += fresh
+            if fresh:
+                sent[fd] = fresh
+                hosts[host_of(address)] += fresh
         for fd in sorted(sent, key=lambda fd: -sent[fd]):
             host = host_of(addresses[fd])
             if sent[fd] > most or hosts[host] > most_of_host:
@@ -129,6 +153,8 @@ class Watch:
                 ):
                     self._ended[fd] = addresses[fd]
                     self.cut.append(Sender(addresses[fd], sent[fd]))
+        now = time.monotonic()
+        self._next = now + REST * (now - began)
 
 
 def host_of(address: str) -> str:

@@ -123,6 +123,9 @@ class Listeners:
         # All connections: those that are no listeners may send, too.
         self._accepted: dict[int, str] = {}
         self._levels: dict[int, intake.Level] = {}
+        # By host, what its listeners hold together: topics, and their bytes.
+        self._host_topics: Counter[str] = Counter()
+        self._host_bytes: Counter[str] = Counter()
         # Peers, by their address, that sent more than a listener may, and what; see `greedy`.
         self._greedy: deque[tuple[str, str]] = deque(maxlen=GREEDY)
         self._old_came = self._old_is_due = False
@@ -148,13 +151,6 @@ class Listeners:
         """Listeners by what they speak: `zmtp3`, or `older`."""
         older = sum(listener.is_old for listener in self._by_fd.values())
         return {"zmtp3": len(self) - older, "older": older}
-
-    def topics(self) -> Counter[str]:
-        """Subscriptions by the host they come from."""
-        found: Counter[str] = Counter()
-        for listener in self._by_fd.values():
-            found[listener.host] += listener.topics
-        return found
 
     def changes(self) -> Iterator[tuple[Listener, bool]]:
         """Take in what has happened: yield each listener that came (True) or went (False).
@@ -210,22 +206,28 @@ class Listeners:
         """Count what a listener has sent, and cut it off if that is too much."""
         if listener.is_cut:
             return  # what had come before
+        host, size = listener.host, len(event)
         if event[:1] == b"\x00" and listener.topics:
+            size = min(size, listener.topic_bytes)
             listener.topics -= 1
-            listener.topic_bytes = max(0, listener.topic_bytes - len(event))
+            listener.topic_bytes -= size
+            self._host_topics[host] -= 1
+            self._host_bytes[host] -= size
             return
         # What is neither is nothing that a listener sends, and counts as well.
         listener.topics += 1
-        listener.topic_bytes += len(event)
-        if listener.topics > intake.TOPICS or listener.topic_bytes > intake.BYTES:
+        listener.topic_bytes += size
+        self._host_topics[host] += 1
+        self._host_bytes[host] += size
+        # When a listener leaves, libzmq looks through the topics of all: hence a bound for a host
+        # that is not many times as large.
+        if (
+            listener.topics > intake.TOPICS
+            or listener.topic_bytes > intake.BYTES
+            or self._host_topics[host] > intake.HOST_TOPICS
+            or self._host_bytes[host] > intake.HOST_BYTES
+        ):
             self._cut_greedy(listener)
-        elif not listener.topics % 1000:
-            same = [each for each in self._by_fd.values() if each.host == listener.host]
-            if (
-                sum(each.topics for each in same) > intake.HOST_TOPICS
-                or sum(each.topic_bytes for each in same) > intake.HOST_BYTES
-            ):
-                self._cut_greedy(listener)
 
     def _cut_greedy(self, listener: Listener) -> None:
         if self.cut(listener):
@@ -284,6 +286,10 @@ class Listeners:
                 listener.idle_messages = self._emitted.messages
                 listener.idle_bytes = self._emitted.bytes
 
+    def connections(self) -> dict[int, str]:
+        """All connections, addresses by descriptor. From any thread."""
+        return self._accepted.copy()
+
     def surveyed(self, fd: int) -> int:
         """Bytes that this connection had sent when it was last looked at. From any thread."""
         level = self._levels.get(fd)
@@ -332,7 +338,12 @@ class Listeners:
             self._levels.pop(fd, None)
             if fd in self._by_fd:
                 self.came_and_went += 1
-                yield self._by_fd.pop(fd), False
+                gone = self._by_fd.pop(fd)
+                self._host_topics[gone.host] -= gone.topics
+                self._host_bytes[gone.host] -= gone.topic_bytes
+                if self._host_topics[gone.host] <= 0:
+                    del self._host_topics[gone.host], self._host_bytes[gone.host]
+                yield gone, False
 
     def close(self) -> None:
         self._outbound.disable_monitor()

@@ -137,7 +137,7 @@ class Outbound:
 
     def watch(self, turns: Callable[[], int], ports: Collection[int]) -> None:
         """Watch what those send who connect to these ports. `turns`: see intake.Watch."""
-        self._watch = intake.Watch(turns, self.listeners.surveyed)
+        self._watch = intake.Watch(turns, self.listeners.surveyed, self.listeners.connections)
         self._watch.start(ports)
 
     # Emission.

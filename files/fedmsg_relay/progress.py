@@ -51,10 +51,15 @@ def of(fd: int) -> Progress | None:
     return Progress(acked, unacked == 0 and notsent == 0, received, silent / 1000, is_asked)
 
 
-def accepted_on(ports: Container[int]) -> Iterator[int]:
-    """The descriptors of this process that are connections which came in on one of these ports."""
+def accepted_on(ports: Container[int], known: Container[int] = ()) -> Iterator[int]:
+    """The descriptors of this process that are connections which came in on one of these ports.
+
+    Without those that are known.
+    """
     for name in os.listdir("/proc/self/fd"):
         fd = int(name)
+        if fd in known:
+            continue
         # Not every descriptor is a socket, and one may be closed meanwhile.
         with suppress(OSError, ValueError):
             connection = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=fd)

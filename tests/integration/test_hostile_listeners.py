@@ -24,10 +24,11 @@ from hypothesis import strategies as st
 from tests.conftest import Bus, Listener, Process, Submitter, numbered, wait_for
 from tests.integration.test_slow_listeners import peak_mib
 from tests.integration.test_web import get, health
+from tests.support.waiting import fits
 from tests.support.zmtp_peers import Peer, command, frame, greeting, subscription
 
 # Seconds that one peer may cost the others, and MiB that it may cost the relay.
-PAUSE = 0.3
+PAUSE = 1.0
 MEMORY = 256
 
 
@@ -64,8 +65,8 @@ class Acknowledged:
 
     def calm(self) -> float:
         """The longest pause while nothing happens."""
-        since = time.monotonic()
-        time.sleep(1.0)
+        since, number = time.monotonic(), self.number
+        wait_for(lambda: self.number > number + 200 or self._failure, 60)
         return self.longest(since)
 
     def stop(self) -> int:
@@ -93,7 +94,7 @@ class Hostile:
         wait_for(lambda: self.publisher.number > number + 5, 60)
         longest = self.publisher.longest(since)
         # On a machine where a calm while has pauses as well, what was done is what is more.
-        assert longest < pause + 3 * calm, f"a pause of {longest:.2f} s, {calm:.2f} s when calm"
+        fits(longest - 3 * calm, pause)
 
     def all_is_heard(self) -> None:
         """The listener that is all right has all that was acknowledged, each once, in order."""
@@ -144,7 +145,7 @@ def test_one_that_sends_very_much_is_cut_off_and_named(hostile: Hostile, flood: 
     sent = FLOODS[flood]()
     peer = Peer(hostile.bus.outbound, version).greet().subscribe(b"never")
     with hostile.undisturbed():
-        peer.flood(sent, 20)
+        peer.flood(sent, 2)
         hostile.relay.wait_for_line(f"listener {peer.address} sent too much, cut off")
         assert peer.is_ended()
     assert peak_mib(hostile.relay) < 200

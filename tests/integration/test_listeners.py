@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -11,9 +10,10 @@ from typing import Any
 import pytest
 import zmq
 
-from tests.conftest import RELAY, Bus, Listener, Sender, environment, numbered, wait_for
+from tests.conftest import RELAY, Bus, Listener, Sender, numbered, wait_for
 from tests.integration.test_slow_listeners import peak_mib
 from tests.integration.test_web import get, health
+from tests.support.programs import run
 from tests.support.zmtp_peers import Peer
 
 Make = Callable[..., Listener]
@@ -171,13 +171,7 @@ def test_one_whose_host_vanishes_is_gone(bus: Bus, how: str) -> None:
     (bus.directory / "c.py").write_text(f"config = {config!r}\n")
     namespace = ["unshare", "--user", "--map-root-user", "--net", "--mount"]
     arguments = [str(RELAY.parent), str(bus.directory), str(RELAY), how]
-    done = subprocess.run(
-        [*namespace, sys.executable, "-c", VANISHING, *arguments],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    done = run([*namespace, sys.executable, "-c", VANISHING, *arguments], timeout=120)
     assert done.returncode == 0, done.stderr
     line = re.search(r"listener 10.9.0.2:\d+ vanished.*", (bus.directory / "relay.log").read_text())
     assert line and "answered nothing for" in line[0]
