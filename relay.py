@@ -26,7 +26,17 @@ from collections.abc import Iterable
 
 sys.path.insert(0, "/usr/local/lib/fedmsg-relay")  # -I looks into no directory of its own accord
 import zmq
-from fedmsg_relay import __version__, access, log, preflight, process, sockets, state, systemd
+from fedmsg_relay import (
+    __version__,
+    access,
+    endpoints,
+    log,
+    preflight,
+    process,
+    sockets,
+    state,
+    systemd,
+)
 from fedmsg_relay import config as global_config
 from fedmsg_relay.account import SUMMARY_PERIOD, Account
 from fedmsg_relay.desk import Desk
@@ -76,7 +86,8 @@ class Relay:
         most = config["relay_max_message_bytes"]
         checker = Checker(most, validated, self._account.enter_not_strict)
         self._desk = Desk(checker, self._account.enter_internal_error)
-        self._stopping = False
+        self._stopping = self._to_remember = False
+        self._remembered = 0.0
         self._started = time.time()
         self._context = zmq.Context(io_threads=config["io_threads"])
         self._inbound = Inbound(self._context, config)
@@ -90,7 +101,7 @@ class Relay:
         self._loop = Loop(self._account.enter_internal_error)
         self._loop.every(LOOK, self._senders.look)
         self._access = access.of(config, addresses.hosts, self._context, self._loop)
-        self._loop.every(SURVEY_PERIOD, self._outbound.survey)
+        self._loop.every(SURVEY_PERIOD, self._survey)
         self._loop.every(STATE_PERIOD, self._tell_state)
         self._loop.every(FREQUENCY, self._monitoring.publish)
         self._loop.every(SUMMARY_PERIOD, self._summarise)
@@ -109,6 +120,8 @@ class Relay:
         self._loop.on_input(self._outbound.listeners.monitor, self._count_listeners)
         self._loop.on_input(self._outbound.socket, self._count_listeners)
         self._bind(self._outbound.socket, "outbound: listeners", self._addresses.outbound, passed)
+        ports = [endpoints.split(address)[1] for address in self._addresses.outbound]
+        self._outbound.watch(lambda: self._loop.turns, ports)
         self._loop.on_input(self._inbound.socket, self._passing.relay_batches)
         self._bind(self._inbound.socket, "inbound: scripts", self._addresses.inbound, passed)
         if self._recorder is not None and self._addresses.submit:
@@ -140,6 +153,8 @@ class Relay:
 
     def stop(self) -> None:
         """Make `run()` return. Called from the loop, on SIGTERM."""
+        if self._to_remember:
+            self._remember_listeners()
         self._stopping = True
 
     def obey(self, wakeup: socket.socket) -> None:
@@ -223,13 +238,22 @@ class Relay:
             logger.info("%s connect to %s", name, address)
 
     def _count_listeners(self) -> None:
-        for change in self._outbound.changes():
-            logger.info("%s", change)
+        before = self._outbound.listeners.came_and_went
+        for line in self._outbound.changes():
+            logger.info("%s", line)
+        self._to_remember |= self._outbound.listeners.came_and_went != before
+        # At once, but not for each of thousands.
+        if self._to_remember and time.monotonic() - self._remembered > SURVEY_PERIOD:
             self._remember_listeners()
+
+    def _survey(self) -> None:
+        self._outbound.survey()
+        self._count_listeners()
 
     def _remember_listeners(self) -> None:
         if self._recorder is not None and not self._stopping:
             self._recorder.remember(self._outbound.listeners.hosts())
+        self._to_remember, self._remembered = False, time.monotonic()
 
     def _summarise(self) -> None:
         self._account.summarise(len(self._outbound.listeners))

@@ -2,6 +2,9 @@
 
 A connection is a listener once it has subscribed: a port scan has not. XPUB hands each subscription
 up with the file descriptor it came in on, and libzmq's socket monitor says when that is closed.
+
+Of a peer that speaks ZMTP 1 or 2, libzmq does not say the descriptor. That somebody like that has
+come is known by a subscription without one; which connection it is, by what has passed on it.
 """
 
 from __future__ import annotations
@@ -15,11 +18,24 @@ from typing import Callable
 
 import zmq
 
-from . import progress, sockets
+from . import intake, progress, sockets
 
 # Bytes that pass before the first message, ours to the listener: a greeting of 64 and READY with
 # its properties, generously. What is taken off too much only makes `missed` a little larger.
 HANDSHAKE_BYTES = 256
+
+# Bytes of ours that a peer of ZMTP 3 has got when the handshake is over: its greeting alone. In the
+# handshake of older ones we send at most 14.
+GREETING_BYTES = 64
+
+# What is taken in in one turn of the loop; seconds for it, since of costly topics libzmq takes in
+# many within each call.
+EVENTS_AT_ONCE = 500
+SUBSCRIPTIONS_AT_ONCE = 200
+SUBSCRIPTIONS_FOR = 0.005
+
+# Peers that were cut off for what they sent, and are not told of yet.
+GREEDY = 1000
 
 # A topic and a body.
 Message = list[bytes]
@@ -72,9 +88,17 @@ class Listener:
     bytes: int
     since: float
     takes_all: bool = False
+    # It speaks ZMTP 1 or 2, or nothing that libzmq can tell from that.
+    is_old: bool = False
+    # Subscriptions that it holds, at most, and their bytes.
+    topics: int = 0
+    topic_bytes: int = 0
     is_cut: bool = False
     acked: int = 0
     idle: bool = True
+    # Seconds since its kernel last answered, and for how many ours has been asking again.
+    silent: float = 0.0
+    asked_for: float = 0.0
     # What had been emitted when nothing was on its way to it.
     idle_messages: int = 0
     idle_bytes: int = 0
@@ -96,6 +120,20 @@ class Listeners:
         self._emitted = emitted
         self._queue_length = queue_length
         self._by_fd: dict[int, Listener] = {}
+        # All connections: those that are no listeners may send, too.
+        self._accepted: dict[int, str] = {}
+        self._levels: dict[int, intake.Level] = {}
+        # By host, what its listeners hold together: topics, and their bytes.
+        self._host_topics: Counter[str] = Counter()
+        self._host_bytes: Counter[str] = Counter()
+        # Peers, by their address, that sent more than a listener may, and what; see `greedy`.
+        self._greedy: deque[tuple[str, str]] = deque(maxlen=GREEDY)
+        self._old_came = self._old_is_due = False
+        # Whether more has come than could be taken in at once.
+        self.is_behind = False
+        self._surveyed_at = time.monotonic()
+        # Since the start: connections, and listeners that came or went.
+        self.accepted = self.came_and_went = 0
         # Emitted when subscriptions were last taken in: a newcomer's came later than that.
         self._seen = (0, 0)
 
@@ -109,46 +147,153 @@ class Listeners:
         """Connections by the host they come from."""
         return Counter(listener.host for listener in self._by_fd.values())
 
+    def protocols(self) -> dict[str, int]:
+        """Listeners by what they speak: `zmtp3`, or `older`."""
+        older = sum(listener.is_old for listener in self._by_fd.values())
+        return {"zmtp3": len(self) - older, "older": older}
+
     def changes(self) -> Iterator[tuple[Listener, bool]]:
-        """Take in what has happened: yield each listener that came (True) or went (False)."""
+        """Take in what has happened: yield each listener that came (True) or went (False).
+
+        Not all of it at once, where much has happened: what is left can be polled for.
+        """
         yield from self._departures()
-        while self._outbound.poll(0):
-            event = self._outbound.recv(zmq.NOBLOCK, copy=False)
+        end = time.monotonic() + SUBSCRIPTIONS_FOR
+        self.is_behind = True
+        for _ in range(SUBSCRIPTIONS_AT_ONCE):
+            if time.monotonic() > end:
+                break
+            try:
+                event = self._outbound.recv(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                self.is_behind = False
+                break
             # Its descriptor may have been another's until a moment ago: whoever had it ended before
             # this was sent, and must be gone from our list first.
-            yield from self._departures()
-            if event.bytes[:1] != b"\x01":
-                continue  # an unsubscription; libzmq makes it up at the end, without a descriptor
+            while self.monitor.poll(0):
+                yield from self._departures()
+            is_subscription = event.bytes[:1] == b"\x01"
             try:
                 fd = event.get(zmq.SRCFD)
             except zmq.ZMQError:
                 # Not ZMTP 3: libzmq makes up a subscription for what it takes for a peer of ZeroMQ
-                # 2, and it takes random bytes for one, too. What it is, nobody can tell.
+                # 2, and an unsubscription for each topic when a connection ends.
+                self._old_came |= is_subscription
+                self._old_is_due |= is_subscription
                 continue
             if fd not in self._by_fd:
+                if not is_subscription:
+                    continue
                 address = progress.peer_address(fd)
                 if address is None:
                     continue  # it has gone again, and its end may have been read above already
-                self._by_fd[fd] = Listener(
-                    fd, address, address.rpartition(":")[0], *self._seen, since=time.time()
-                )
+                self._by_fd[fd] = self._made(fd, address)
+                self.came_and_went += 1
                 yield self._by_fd[fd], True
-            self._by_fd[fd].takes_all |= event.bytes == b"\x01"
+            listener = self._by_fd[fd]
+            listener.is_old = False
+            listener.takes_all |= event.bytes == b"\x01"
+            self._enter(listener, event.bytes)
+        if self._old_is_due:
+            self._old_is_due = False
+            yield from self._old_ones()
         self._seen = (self._emitted.messages, self._emitted.bytes)
 
+    def _made(self, fd: int, address: str) -> Listener:
+        return Listener(fd, address, intake.host_of(address), *self._seen, since=time.time())
+
+    def _enter(self, listener: Listener, event: bytes) -> None:
+        """Count what a listener has sent, and cut it off if that is too much."""
+        if listener.is_cut:
+            return  # what had come before
+        host, size = listener.host, len(event)
+        if event[:1] == b"\x00" and listener.topics:
+            size = min(size, listener.topic_bytes)
+            listener.topics -= 1
+            listener.topic_bytes -= size
+            self._host_topics[host] -= 1
+            self._host_bytes[host] -= size
+            return
+        # What is neither is nothing that a listener sends, and counts as well.
+        listener.topics += 1
+        listener.topic_bytes += size
+        self._host_topics[host] += 1
+        self._host_bytes[host] += size
+        # When a listener leaves, libzmq looks through the topics of all: hence a bound for a host
+        # that is not many times as large.
+        if (
+            listener.topics > intake.TOPICS
+            or listener.topic_bytes > intake.BYTES
+            or self._host_topics[host] > intake.HOST_TOPICS
+            or self._host_bytes[host] > intake.HOST_BYTES
+        ):
+            self._cut_greedy(listener)
+
+    def _cut_greedy(self, listener: Listener) -> None:
+        if self.cut(listener):
+            what = f"{listener.topics} subscriptions, {listener.topic_bytes} bytes"
+            self._greedy.append((listener.address, what))
+
+    def greedy(self) -> Iterator[tuple[str, str]]:
+        """Those who were cut off for what they sent since this was last asked: whom, and what."""
+        while self._greedy:
+            yield self._greedy.popleft()
+
+    def _old_ones(self) -> Iterator[tuple[Listener, bool]]:
+        """The connections that turn out to be of ZMTP 1 or 2."""
+        for fd in list(self._accepted.keys() - self._by_fd.keys()):
+            found = progress.of(fd)
+            # In the handshake of ZMTP 3 it has got our greeting, and no message afterwards.
+            if (
+                found is not None
+                and found.received >= 2
+                and not GREETING_BYTES <= found.acked <= HANDSHAKE_BYTES
+            ):
+                listener = self._made(fd, self._accepted[fd])
+                # It filters by itself if it speaks ZMTP 1; what it takes otherwise nobody tells.
+                listener.is_old = True
+                self._by_fd[fd] = listener
+                self.came_and_went += 1
+                yield listener, True
+
     def survey(self) -> None:
-        """Ask the kernel how far each listener is."""
-        now = time.time()
-        for listener in self._by_fd.values():
-            found = progress.of(listener.fd)
+        """Ask the kernel how far each listener is, and what each connection has sent."""
+        now, monotonic = time.time(), time.monotonic()
+        passed, self._surveyed_at = monotonic - self._surveyed_at, monotonic
+        self._old_is_due = self._old_came
+        for fd, address in self._accepted.items():
+            found = progress.of(fd)
             if found is None:
                 continue  # it is going, and the monitor will say so
+            level = self._levels.get(fd)
+            if level is None:
+                level = self._levels[fd] = intake.Level(monotonic)
+            if found.received != level.received and level.enter(found.received, monotonic) > (
+                intake.BYTES
+            ):
+                if progress.cut(fd, address, discard=True):
+                    self._greedy.append((address, f"{found.received} bytes"))
+                continue
+            listener = self._by_fd.get(fd)
+            if listener is None:
+                continue
             if found.idle or found.acked != listener.acked:
                 listener.since = now
-            listener.acked, listener.idle = found
+            listener.acked, listener.idle = found.acked, found.idle
+            listener.silent = found.silent
+            listener.asked_for += passed if found.is_asked else -listener.asked_for
             if found.idle:
                 listener.idle_messages = self._emitted.messages
                 listener.idle_bytes = self._emitted.bytes
+
+    def connections(self) -> dict[int, str]:
+        """All connections, addresses by descriptor. From any thread."""
+        return self._accepted.copy()
+
+    def surveyed(self, fd: int) -> int:
+        """Bytes that this connection had sent when it was last looked at. From any thread."""
+        level = self._levels.get(fd)
+        return 0 if level is None else level.received
 
     def behind(self, listener: Listener) -> tuple[int, int]:
         """Messages and bytes at most that this listener has not got, as of the last `survey`.
@@ -173,16 +318,32 @@ class Listeners:
         """
         if listener.is_cut:
             return False
-        listener.is_cut = progress.cut(listener.fd, listener.address)
+        listener.is_cut = progress.cut(listener.fd, listener.address, discard=True)
         return listener.is_cut
 
     def _departures(self) -> Iterator[tuple[Listener, bool]]:
-        while self.monitor.poll(0):
-            event, fd = sockets.monitor_event(self.monitor)
+        for _ in range(EVENTS_AT_ONCE):
+            try:
+                event, fd = sockets.monitor_event(self.monitor, zmq.NOBLOCK)
+            except zmq.Again:
+                return
             if event == zmq.EVENT_ACCEPTED:
+                self.accepted += 1
+                address = progress.peer_address(fd)
+                if address is not None:
+                    self._accepted[fd] = address
                 self.on_accepted(fd)
-            elif fd in self._by_fd:
-                yield self._by_fd.pop(fd), False
+                continue
+            self._accepted.pop(fd, None)
+            self._levels.pop(fd, None)
+            if fd in self._by_fd:
+                self.came_and_went += 1
+                gone = self._by_fd.pop(fd)
+                self._host_topics[gone.host] -= gone.topics
+                self._host_bytes[gone.host] -= gone.topic_bytes
+                if self._host_topics[gone.host] <= 0:
+                    del self._host_topics[gone.host], self._host_bytes[gone.host]
+                yield gone, False
 
     def close(self) -> None:
         self._outbound.disable_monitor()

@@ -21,6 +21,8 @@ class Loop:
         self._poller = zmq.Poller()
         self._handlers: dict[object, Callable[[], object]] = {}
         self._timers: list[Timer] = []
+        # How often it has begun or ended to wait: from another thread this shows that it goes on.
+        self.turns = 0
 
     def every(self, period: float, action: Callable[[], object]) -> None:
         """Run `action` every `period` seconds."""
@@ -40,7 +42,9 @@ class Loop:
         """Wait for input, `longest` seconds at most; see to it, then to timers that are due."""
         due = min((timer.due for timer in self._timers), default=float("inf"))
         wait = max(0.0, min(longest, due - time.monotonic()))
+        self.turns += 1
         for ready, _ in self._poller.poll(int(wait * 1000) + 1):
+            self.turns += 1
             try:
                 self._handlers[ready]()
             except Exception:  # what one peer provokes must not end it for all the others

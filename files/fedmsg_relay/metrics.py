@@ -25,6 +25,7 @@ OTHERS = "others"
 
 SIDES = ("inbound", "submit", "outbound", "http")
 NOT_STRICT = "NaN or Infinity"
+CUT_OFF = ("too slow", "sent too much", "vanished")
 JOURNAL_STATES = ("ok", "failing", "opening", "none")
 
 
@@ -65,6 +66,7 @@ def _families(feed: Feed, journal: JournalFile | None, healthy: bool) -> Iterato
             help_text = "When the oldest message of the backlog was received"
             yield _gauge("journal_oldest_timestamp_seconds", help_text, journal.oldest)
     yield _gauge("listeners", "Listeners connected", _number(state.get("listeners")))
+    yield from _comings(state)
     yield from _refused(health.refused(feed))
     help_text = "Messages held back since the start until listeners are back"
     yield _gauge("held_messages", help_text, _number(state.get("held")))
@@ -174,6 +176,30 @@ def _slow_listeners(slow: list[dict[str, Any]]) -> Iterator[Metric]:
     yield missed
     yield since
     yield _gauge("slow_listeners", "Listeners that missed messages lately", len(slow))
+
+
+def _comings(state: dict[str, Any]) -> Iterator[Metric]:
+    protocols = GaugeMetricFamily(
+        "fedmsg_relay_listener_protocols",
+        "Listeners connected, by what they speak: older is ZMTP 1 and 2",
+        labels=("protocol",),
+    )
+    for protocol, number in sorted(health.part(state, "listener_protocols").items()):
+        protocols.add_metric((str(protocol),), _number(number))
+    yield protocols
+    help_text = "Connections made to the outbound port"
+    yield _counter("listener_connections", help_text, _number(state.get("listener_connections")))
+    help_text = "Listeners that came, went or were cut off without a line in the log"
+    unsaid = _number(state.get("listener_changes_not_logged"))
+    yield _counter("listener_changes_not_logged", help_text, unsaid)
+    parted = CounterMetricFamily(
+        "fedmsg_relay_listeners_cut_off",
+        "Listeners whose connection the relay has ended, by the reason",
+        labels=("cause",),
+    )
+    for cause in CUT_OFF:
+        parted.add_metric((cause,), _number(health.part(state, "listeners_cut_off").get(cause)))
+    yield parted
 
 
 def _refused(refused: dict[str, Any]) -> Iterator[Metric]:

@@ -12,12 +12,13 @@ import logging
 import math
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import zmq
 
-from . import log, sockets
+from . import intake, log, sockets
+from .arrivals import Arrivals
 from .config import Config
 from .listeners import Emitted, Listener, Listeners, Message
 
@@ -26,13 +27,27 @@ from .listeners import Emitted, Listener, Listeners, Message
 QUEUE_MESSAGES = 50_000
 QUEUE_BYTES = 40 << 20
 
+# Bytes that queues for all listeners may take together. What is the same in several is there once,
+# but each has an entry for each frame of a message.
+QUEUES_BYTES = 96 << 20
+ENTRY_BYTES = 2 * 64
+
 # Bytes. Listeners send nothing else than topics to subscribe to.
-LARGEST_SUBSCRIPTION = 1 << 20
+LARGEST_SUBSCRIPTION = 4 << 10
+# What waits to be taken in: bytes in the kernel, messages in libzmq. It is all that can still come
+# of a listener that is cut off for what it sends. More would be taken in at once, too.
+SUBSCRIPTIONS_BUFFER = 16 << 10
+SUBSCRIPTIONS_QUEUE = 50
 
 # Seconds. A full queue may be about to empty, and a listener that is cut off takes a moment to go.
-# Together they are what one stalled listener may ever cost the others.
+# Together they are what one stalled listener may ever cost the others, and LONGEST_PARTING is what
+# however many may.
 PATIENCE = 0.02
 PARTING = 0.05
+LONGEST_PARTING = 0.2
+
+# Seconds from one look at who sends so much to the next, while more comes than is taken in.
+LOOK = 0.02
 
 # Seconds from one look at all listeners to the next, and without progress until it is said.
 SURVEY_PERIOD = 0.5
@@ -45,6 +60,12 @@ HOLD_MARGIN = 0.3
 HOLD_LEAST = 2.0
 # Also of one that is asked for while it runs (SIGUSR1): a release that never comes costs no more.
 HOLD_LONGEST = 30.0
+
+# Seconds for which nothing came of a listener's host while it was asked: it has vanished.
+VANISHED = 40.0
+
+# Why listeners were cut off, for the metrics.
+TOO_SLOW, TOO_MUCH, GONE = "too slow", "sent too much", "vanished"
 
 # Listeners that were cut off, for the metrics.
 REMEMBERED = 50
@@ -88,13 +109,21 @@ class Outbound:
         self._config = config
         self.socket = sockets.make(context, zmq.XPUB, config)
         self.socket.setsockopt(zmq.MAXMSGSIZE, LARGEST_SUBSCRIPTION)
-        queue_length = config["high_water_mark"] or QUEUE_MESSAGES
+        self.socket.setsockopt(zmq.RCVBUF, SUBSCRIPTIONS_BUFFER)
+        self.socket.setsockopt(zmq.RCVHWM, SUBSCRIPTIONS_QUEUE)
+        self._asked, self._vanished = _keep_alive(self.socket, config)
+        queue_length = self._queue_length = config["high_water_mark"] or QUEUE_MESSAGES
         self.socket.setsockopt(zmq.SNDHWM, queue_length)
         self.socket.setsockopt(zmq.XPUB_NODROP, 1)
         self.emitted = Emitted()
         self.listeners = Listeners(self.socket, self.emitted, queue_length)
         self.cut_off: deque[Slow] = deque(maxlen=REMEMBERED)
         self.missed = 0
+        # Connections that were ended here, by cause.
+        self.parted: Counter[str] = Counter()
+        self.arrivals = Arrivals()
+        self._watch: intake.Watch | None = None
+        self._looked = 0.0
         self._absent: list[_Absent] = []
         self._stalled: dict[str, Slow] = {}
         self._surveyed_bytes = 0
@@ -105,6 +134,11 @@ class Outbound:
         self._absence = sockets.longest_absence(config) + HOLD_MARGIN
         self._started = time.monotonic()
         self._expected: Counter[str] | None = None
+
+    def watch(self, turns: Callable[[], int], ports: Collection[int]) -> None:
+        """Watch what those send who connect to these ports. `turns`: see intake.Watch."""
+        self._watch = intake.Watch(turns, self.listeners.surveyed, self.listeners.connections)
+        self._watch.start(ports)
 
     # Emission.
 
@@ -138,15 +172,32 @@ class Outbound:
 
     def _make_room(self, frames: Message) -> None:
         """Send what a full queue refused; cut off whoever stands in the way."""
+        began = time.monotonic()
+        self.listeners.survey()
+        before = {listener.address: listener.acked for listener in self.listeners}
         if self._sent_within(PATIENCE, frames):
             return
         self.listeners.survey()
         in_the_way = [listener for listener in self.listeners if not listener.idle]
         in_the_way.sort(key=self.listeners.behind, reverse=True)
-        for listener in in_the_way:
-            self._part_with(listener)
+        # All of those that stopped together go together: one after the other, a rack would cost as
+        # many waits as it has listeners. Whoever has a full queue is as far behind as that is long.
+        far = self.listeners.behind(in_the_way[0])[1] // 4 if in_the_way else 0
+        stuck = [
+            listener
+            for listener in in_the_way
+            if listener.acked == before.get(listener.address)
+            and self.listeners.behind(listener) >= (self._queue_length, far)
+        ]
+        gone = {listener.fd for listener in stuck}
+        others = [[listener] for listener in in_the_way if listener.fd not in gone]
+        for together in [stuck, *others] if stuck else others:
+            for listener in together:
+                self._part_with(listener)
             if self._sent_within(PARTING, frames):
                 return
+            if time.monotonic() - began > LONGEST_PARTING - PARTING:
+                break
         # Somebody has a full queue and is none of those we know: rather its loss than everybody's.
         self.missed += 1
         if not self.cut_off or self.cut_off[-1].address != UNKNOWN:
@@ -172,16 +223,25 @@ class Outbound:
                     return False
                 time.sleep(0.001)
 
-    def _part_with(self, listener: Listener) -> None:
+    def _part_with(self, listener: Listener, cause: str = TOO_SLOW) -> None:
         messages, size = self.listeners.behind(listener)
         if not self.listeners.cut(listener):
             return
+        self.parted[cause] += 1
         self._stalled.pop(listener.address, None)
         self.missed += messages
         slow = Slow(listener.address, listener.since, time.time(), messages)
         self.cut_off.append(slow)
         self._absent.append(_Absent(listener.host, slow, self.emitted.messages))
         del self._absent[:-REMEMBERED]
+        if not self.arrivals.allows(listener.host):
+            return
+        if cause == GONE:
+            logger.warning(
+                "listener %s vanished, cut off: its host has answered nothing for %.0f s, at most"
+                " %d messages did not reach it", listener.address, listener.silent, messages,
+            )  # fmt: skip
+            return
         logger.warning(
             "listener %s too slow, cut off: took nothing since %s, at most %d messages (%d KiB)"
             " did not reach it",
@@ -193,10 +253,16 @@ class Outbound:
     def changes(self) -> Iterator[str]:
         """Take in who came and who went, as lines for the log."""
         for listener, came in self.listeners.changes():
-            word = "connected" if came else "disconnected"
-            yield f"listener {listener.address} {word}, {len(self.listeners)} now"
+            if self.arrivals.allows(listener.host):
+                word = "connected" if came else "disconnected"
+                old = ", by a protocol of before ZMTP 3.0" * (came and listener.is_old)
+                yield f"listener {listener.address} {word}, {len(self.listeners)} now{old}"
             if came:
                 yield from self._back(listener)
+        now = time.monotonic()
+        if self._watch is not None and self.listeners.is_behind and now - self._looked > LOOK:
+            self._looked = now
+            self._watch.look(intake.BYTES, intake.HOST_BYTES_AT_ONCE)
 
     def _back(self, listener: Listener) -> Iterator[str]:
         # By its host: a connection has no other name that it keeps.
@@ -225,34 +291,69 @@ class Outbound:
                 "hold: given up after %.0f s, %d messages were held", HOLD_LONGEST, self.held
             )
             self.release()
+        self._tell_greedy()
+        for line in self.arrivals.summary():
+            logger.warning("%s", line)
         for absent in self._absent:
             self._reckon(absent)
         self._surveyed_bytes = self.emitted.bytes
         self.listeners.survey()
         now = time.time()
         stalled: dict[str, Slow] = {}
+        waiting: list[tuple[int, int, Listener]] = []
         for listener in self.listeners:
+            if listener.asked_for > self._asked and listener.silent > self._vanished:
+                self._part_with(listener, GONE)
+                continue
             if listener.idle:
                 continue
             messages, size = self.listeners.behind(listener)
             # Of one that takes some topics only, others' bytes are in `size`, too.
             is_stuck = listener.takes_all or now - listener.since > SURVEY_PERIOD
+            if is_stuck:
+                waiting.append((size, messages, listener))
             if size > QUEUE_BYTES and is_stuck:
                 self._part_with(listener)
             elif now - listener.since > STALLED:
                 stalled[listener.address] = Slow(listener.address, listener.since, None, messages)
-                if listener.address not in self._stalled:
+                if listener.address not in self._stalled and self.arrivals.allows(listener.host):
                     logger.warning(
                         "listener %s takes nothing since %s, at most %d messages wait for it",
                         listener.address, _clock(listener.since), messages,
                     )  # fmt: skip
         for address in self._stalled.keys() - stalled.keys():
-            logger.info("listener %s is no longer stalled", address)
+            if self.arrivals.allows(intake.host_of(address)):
+                logger.info("listener %s is no longer stalled", address)
         self._stalled = stalled
+        self._bound(waiting)
+
+    def _bound(self, waiting: list[tuple[int, int, Listener]]) -> None:
+        """Part with those farthest behind until what waits for all takes no more than it may."""
+        waiting.sort(key=lambda each: each[:2])
+        entries = sum(messages for _, messages, _ in waiting) * ENTRY_BYTES
+        while waiting and waiting[-1][0] + entries > QUEUES_BYTES:
+            _, messages, listener = waiting.pop()
+            entries -= messages * ENTRY_BYTES
+            self._part_with(listener)
+
+    def _tell_greedy(self) -> None:
+        """Log and count who was cut off for what it has sent."""
+        found = list(self.listeners.greedy())
+        while self._watch is not None and self._watch.cut:
+            sender = self._watch.cut.popleft()
+            found.append((sender.address, f"{sender.bytes} bytes at once"))
+        for address, what in found:
+            self.parted[TOO_MUCH] += 1
+            if self.arrivals.allows(intake.host_of(address)):
+                logger.warning(
+                    "listener %s sent too much, cut off: %s; at most %d subscriptions, %d KiB",
+                    address, what, intake.TOPICS, intake.BYTES >> 10,
+                )  # fmt: skip
 
     def slow(self) -> list[dict[str, object]]:
         """Those who stall and those who were cut off, for health and metrics."""
-        return [asdict(found) for found in [*self._stalled.values(), *self.cut_off]]
+        stalled = sorted(self._stalled.values(), key=lambda found: found.since)[:REMEMBERED]
+        return [asdict(found) for found in [*stalled, *self.cut_off]]
 
     # The hold: at the start, and while listeners are restarted.
 
@@ -316,8 +417,32 @@ class Outbound:
             self.socket.poll(1)
             for _ in self.listeners.changes():
                 pass
+        if self._watch is not None:
+            self._watch.close()
         self.listeners.close()
         self.socket.close(linger=self._config["zmq_linger"])
+
+
+def _keep_alive(outbound: zmq.Socket[bytes], config: Config) -> tuple[float, float]:
+    """Have the kernel ask hosts that say nothing.
+
+    Returns for how many seconds it asks, and how long a silence is by then: the host is lost.
+
+    Not libzmq's own heartbeats: a listener of libzmq 4.1 or older answers none, and would be cut
+    off as often as it connects. Nor TCP_USER_TIMEOUT (ZMQ_TCP_MAXRT): it ends connections whose
+    host answers, but whose process reads nothing, as well.
+    """
+    if config["zmq_tcp_keepalive"] != 1:
+        return VANISHED, VANISHED  # only where something is on its way
+    count, interval = config["zmq_tcp_keepalive_cnt"], config["zmq_tcp_keepalive_intvl"]
+    idle = config["zmq_tcp_keepalive_idle"]
+    if min(count, interval, idle) <= 0 or idle + count * interval > VANISHED:
+        idle, interval, count = 25, 5, 3
+    outbound.setsockopt(zmq.TCP_KEEPALIVE_IDLE, idle)
+    outbound.setsockopt(zmq.TCP_KEEPALIVE_INTVL, interval)
+    # A moment longer, or the kernel ends it, and says nothing.
+    outbound.setsockopt(zmq.TCP_KEEPALIVE_CNT, count + 2)
+    return float(max(1, (count - 1) * interval)), float(idle + count * interval)
 
 
 def _clock(moment: float) -> str:

@@ -14,6 +14,9 @@ from .recorder import Recorder, State
 from .senders import Senders
 from .submit import Submit, SubmitCounts
 
+# Addresses of listeners that are told: more is nothing that anybody reads every second.
+MOST_ADDRESSES = 2000
+
 
 def collect(
     counts: Counts,
@@ -41,7 +44,13 @@ def collect(
         "desk": {"messages": desk.messages, "bytes": desk.bytes, "slowly": desk.checked_slowly},
         "senders": senders.state(),
         "listeners": len(outbound.listeners),
-        "listener_addresses": sorted(listener.address for listener in outbound.listeners),
+        "listener_addresses": sorted(listener.address for listener in outbound.listeners)[
+            :MOST_ADDRESSES
+        ],
+        "listener_protocols": outbound.listeners.protocols(),
+        "listener_connections": outbound.listeners.accepted,
+        "listener_changes_not_logged": outbound.arrivals.unsaid,
+        "listeners_cut_off": dict(outbound.parted),
         "holds": outbound.holds,
         "held": outbound.held,
         "missed": outbound.missed,
