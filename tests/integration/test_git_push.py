@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sqlite3
 import sys
 import time
@@ -14,7 +16,7 @@ import pytest
 from tests.conftest import Bus, environment
 from tests.integration.test_publishing import spooled
 from tests.support import programs
-from tests.support.waiting import at_most, patient
+from tests.support.waiting import at_most, patient, wait_for
 from tests.unit.test_git_hook import HOOK, Push
 
 COMMITS = 20_000
@@ -105,3 +107,16 @@ def test_what_the_spool_has_no_room_for_the_next_push_publishes(
     assert journaled(bus) == list(range(FEW))
     assert publish_rest(repo)[0] == 0
     assert len(journaled(bus)) == FEW
+
+
+@pytest.mark.parametrize("repo", [FEW], indirect=True)
+def test_what_a_hook_that_is_killed_was_about_is_kept(bus: Bus, repo: Push, tmp_path: Path) -> None:
+    bus.configure("z", timeout=1000)  # no relay is there, and the hook waits for one
+    number = tmp_path / "number"
+    repo.hook.write_text(f"#!/bin/sh\necho $$ >'{number}'\nexec '{sys.executable}' '{HOOK}'\n")
+    with programs.Child(["git", "push", "origin", "main"], cwd=repo.clone, env=repo.environment):
+        wait_for(lambda: list(repo.remote.glob("fedmsg-rest/0*")), what="the push to be kept")
+        os.kill(int(number.read_text()), signal.SIGKILL)
+    bus.relay()
+    assert publish_rest(repo) == (0, f"fedmsg: published {FEW} commits\n")
+    assert journaled(bus) == list(range(FEW))

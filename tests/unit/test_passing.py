@@ -15,8 +15,9 @@ import pytest
 import zmq
 from fedmsg_relay import config, progress, senders
 from fedmsg_relay.desk import Desk
-from fedmsg_relay.inbound import BATCH_BYTES, MANY, Inbound
+from fedmsg_relay.inbound import BATCH_BYTES, Inbound
 from fedmsg_relay.passing import Passing
+from fedmsg_relay.skipping import MANY
 from fedmsg_relay.wire import AT_A_GLANCE, CLOSELY, Checker
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
