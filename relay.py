@@ -208,7 +208,7 @@ class Relay:
 
     def _is_busy(self) -> bool:
         """Whether something is being checked, or acknowledgements are due."""
-        if not self._desk.is_idle or self._inbound.is_skipping:
+        if not self._desk.is_idle or self._inbound.skipping.head is not None:
             return True
         return bool(self._submit and self._recorder and self._recorder.refusal is None)
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from typing import Callable
 
 import zmq
 
 from . import sockets
 from .config import Config
+from .skipping import Skipping
 from .wire import CLOSELY
 
 # Messages taken from one publisher ahead of their turn. A PUB socket that is left as it is made
@@ -26,9 +26,7 @@ A_LITTLE = 1 << 20
 
 # Frames of a message that are kept: with a third it is none of ours, whatever follows.
 KEPT = 3
-# Frames that nobody sends by mistake, and seconds for them in one go. libzmq hands out no other
-# message before it has handed out all of one.
-MANY = 1000
+# Seconds for the others in one go.
 AT_ONCE = 0.01
 
 # A number: the arithmetic of enumerations takes longer than the receiving.
@@ -51,10 +49,8 @@ class Inbound:
         # ones, which are checked at once, that of the first only, unless `keeps_heads`.
         self.heads: list[zmq.Frame | None] = []
         self.keeps_heads = False
-        # Called with the first frame of a message of very many.
-        self.on_many_frames: Callable[[zmq.Frame], object] = lambda head: None
-        self._skipped = 0
-        self._skipping: zmq.Frame | None = None
+        # What is left of a message of very many frames: there is more to be received at once.
+        self.skipping = Skipping()
 
     def receive(self) -> list[list[bytes]]:
         """The next messages, each a list of its frames; empty if there are none. Never waits.
@@ -69,7 +65,7 @@ class Inbound:
         others = -1 if self.keeps_heads else CLOSELY
         small, size = -1, 0
         try:
-            if self._skipping is not None and not self._skip():
+            if not self.skipping.go_on(self.socket, time.monotonic() + AT_ONCE):
                 return batch
             for number in range(BATCH_MESSAGES):
                 # Not recv_multipart: it asks the socket after each frame whether there are more,
@@ -94,7 +90,7 @@ class Inbound:
                     heads += [None] * (number - len(heads))
                     heads.append(head)
                 size += length
-                if size >= BATCH_BYTES or self._skipping is not None:
+                if size >= BATCH_BYTES or self.skipping.head is not None:
                     break
         except zmq.Again:
             pass
@@ -106,28 +102,9 @@ class Inbound:
         frame = self.socket.recv(_NOBLOCK, False)
         frames.append(frame.bytes)
         if frame.more:
-            self._skipped, self._skipping = KEPT, head
-            self._skip()
+            self.skipping.begin(head, KEPT)
+            self.skipping.go_on(self.socket, time.monotonic() + AT_ONCE)
         return len(frames[-1])
-
-    @property
-    def is_skipping(self) -> bool:
-        """Whether there is more of a message of very many frames: to be received from again."""
-        return self._skipping is not None
-
-    def _skip(self) -> bool:
-        """Take the rest of a message, or some of it. True: all of it is taken."""
-        assert self._skipping is not None
-        receive, end = self.socket.recv, time.monotonic() + AT_ONCE
-        while True:
-            self._skipped += 1
-            if not receive(_NOBLOCK, False).more:
-                self._skipping = None
-                return True
-            if self._skipped == MANY:
-                self.on_many_frames(self._skipping)
-            if self._skipped % 128 == 0 and time.monotonic() > end:
-                return False
 
     def refuse_more(self) -> None:
         """Tell publishers to send no more. What they had sent can still be received.

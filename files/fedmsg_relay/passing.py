@@ -35,7 +35,7 @@ class Passing:
         self._recorder = recorder
         self._account = account
         self._senders = senders
-        inbound.on_many_frames = senders.cut_off
+        inbound.skipping.on_many = senders.cut_off
 
     def relay_batches(self) -> None:
         """Pass on what has come, many at a time when many come. Never waits."""

@@ -25,10 +25,11 @@ from . import log, sockets
 from .config import Config
 from .counts import RateLimit
 from .desk import Desk
-from .inbound import MANY, largest_frame
+from .inbound import largest_frame
 from .journal import Row
 from .recorder import Found, NotFound, NotStored, Recorder, Result, Stored
 from .senders import Senders
+from .skipping import Skipping
 from .wire import INTERNAL_ERROR, UNSEEN, Checked
 
 # Messages taken, and not yet answered, before the next one is left in its sender's queue.
@@ -102,8 +103,8 @@ class Submit:
         # The second frame of each request of this turn: it knows who has sent it.
         self._heads: list[zmq.Frame] = []
         self._senders = senders
-        self._skipping: zmq.Frame | None = None
-        self._skipped = 0
+        self._skipping = Skipping()
+        self._skipping.on_many = senders.cut_off
         self.counts = SubmitCounts()
         # Called for each message that was emitted, once.
         self.on_emitted: Callable[[], None] = lambda: None
@@ -131,7 +132,7 @@ class Submit:
             for _ in range(BATCH):
                 if self.is_full or self._desk.is_full or time.monotonic() > end:
                     return
-                if self._skipping is not None and not self._skip(end):
+                if not self._skipping.go_on(self.socket, end):
                     return
                 self._receive(end)
         except zmq.Again:
@@ -150,24 +151,10 @@ class Submit:
             if len(frames) == 2:  # the first is libzmq's own, and knows nothing
                 self._heads.append(frame)
             elif len(frames) > ENVELOPE_FRAMES + 3 and frame.more:
-                self._skipping, self._skipped = self._heads[-1], len(frames)
-                self._skip(end)
+                self._skipping.begin(self._heads[-1], len(frames))
+                self._skipping.go_on(self.socket, end)
                 break
         self._request(frames)
-
-    def _skip(self, end: float) -> bool:
-        """Take the rest of a request, or some of it. True: all of it is taken."""
-        assert self._skipping is not None
-        receive = self.socket.recv
-        while True:
-            self._skipped += 1
-            if not receive(_NOBLOCK, False).more:
-                self._skipping = None
-                return True
-            if self._skipped == MANY:
-                self._senders.cut_off(self._skipping)
-            if self._skipped % 128 == 0 and time.monotonic() > end:
-                return False
 
     def take(self, result: Result) -> None:
         """Go on with what the journal has answered."""

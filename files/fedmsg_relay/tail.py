@@ -21,10 +21,15 @@ import zmq
 from . import cli, endpoints, log, message, signatures, sockets
 from .config import Config
 from .errors import ConfigError, FedmsgRelayError
+from .seen import Seen
 
 NAME = "fedmsg-tail"
 # Upstream's commands all log under this name, which a config may send elsewhere.
 LOGGER = "fedmsg.commands"
+
+# Seconds after the past has been read. What is in it and comes from the bus, too, has come by then,
+# once nothing is left to be received.
+AGAIN = 60.0
 
 _DESCRIPTION = """\
 Watch all endpoints of the bus and print each message. With --since, what the relays have kept of
@@ -138,7 +143,7 @@ class _Printer:
         self._exclude = _compiled("--exclude", config["exclusive_regexp"])
         self._include = _compiled("--include", config["inclusive_regexp"])
 
-    def receive(self, frames: list[bytes], printed: set[str]) -> None:
+    def receive(self, frames: list[bytes], printed: Seen | None) -> None:
         """Print what came from the bus, `[topic, body]` if all is well, unless it was printed."""
         if len(frames) != 2:
             _skip(frames, f"it has {len(frames)} frames, not 2")
@@ -155,7 +160,7 @@ class _Printer:
         except (ValueError, RecursionError) as error:
             _skip(frames, f"it is not JSON: {error}")
             return
-        if printed and isinstance(body, dict) and _msg_id(body) in printed:
+        if printed is not None and isinstance(body, dict) and _msg_id(body) in printed:
             return
         self._print(topic, text, body)
 
@@ -204,26 +209,28 @@ def _tail(config: Config) -> None:
     context = zmq.Context(io_threads=config["io_threads"])
     subscriber = sockets.make(context, zmq.SUB, config)
     subscriber.setsockopt(zmq.SUBSCRIBE, config["topic"].encode())
-    printed: set[str] = set()
+    printed: Seen | None = None
     if config["since"] is None:
         connect(subscriber, config)
     else:
         printed = _replay(config, printer, subscriber)
+    replayed = time.monotonic()
     while True:
+        if printed is not None and time.monotonic() - replayed > AGAIN and not subscriber.poll(0):
+            printed = None
         printer.receive(subscriber.recv_multipart(), printed)
 
 
-def _replay(config: Config, printer: _Printer, subscriber: zmq.Socket[bytes]) -> set[str]:
+def _replay(config: Config, printer: _Printer, subscriber: zmq.Socket[bytes]) -> Seen:
     """Connect, and print what the relays have kept. Returns the msg_ids: the newest come again."""
     from . import replay
 
     replay.urls(config)  # a mistake in the config is told without a wait
     # First, so that whatever the backlogs do not have yet will come from the bus.
     _connect_and_wait(subscriber, config)
-    printed = set()
-    for body in replay.read(config, time.time() - config["since"], _warn):
+    printed = Seen()
+    for body in replay.read(config, time.time() - config["since"], _warn, printed):
         printer.replay(body)
-        printed.add(_msg_id(body))
     return printed
 
 

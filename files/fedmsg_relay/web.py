@@ -9,6 +9,7 @@ the relay says of itself. The end of that is its end, even if the relay is kille
 from __future__ import annotations
 
 import errno
+import importlib.util
 import json
 import logging
 import os
@@ -32,9 +33,20 @@ sys.path[:] = paths.split(":")
 runpy.run_module(module, run_name="__main__", alter_sys=True)
 """
 
-# Seconds between two attempts to start it, and that it gets to end.
+# Seconds between two attempts to start it, twice as many after each that did not last for so long,
+# up to a limit; and that it gets to end.
 RESTART = 5.0
+LASTED = 60.0
+RESTART_MAX = 300.0
 END = 1.0
+
+# Its name, and seconds that one whose relay was killed a moment ago gets to give its ports back.
+NAME = "fedmsg-backlog"
+FORMER = 3.0
+PAUSE = 0.02
+
+# Connections that the kernel keeps until it takes them.
+QUEUE = 128
 
 # Seconds for which the child may read nothing of what the relay says: one that hangs in the middle
 # of a query keeps SQLite's log from being reset, and so lets it grow. And bytes that wait for it.
@@ -56,9 +68,16 @@ class Web:
         self._unsent = b""
         self._started = 0.0
         self._heard = 0.0
+        self._pause = RESTART
+        self._is_down = False
 
     def open(self) -> None:
         """Bind, and start the child. Raises StartError."""
+        if self._addresses and importlib.util.find_spec("waitress") is None:
+            raise StartError(
+                "relay_http: waitress is not installed: install python3-waitress, with pip"
+                " fedmsg-relay[backlog], or take relay_http out of the config"
+            )
         self._sockets = [_bound(address) for address in self._addresses]
         if self._sockets:
             self._start()
@@ -67,12 +86,8 @@ class Web:
         """Pass the relay's state on; start the child anew if it has ended. Never waits."""
         if self._child is None:
             return
-        if self._child.poll() is not None:
-            if time.monotonic() - self._started < RESTART:
-                return
-            logger.error("http: ended with status %s, started again", self._child.returncode)
-            self._close_pipe()
-            self._start()
+        if self._child.poll() is not None and not self._restarted():
+            return
         if len(self._unsent) < UNREAD:
             self._unsent += json.dumps(state).encode() + b"\n"
         assert self._child.stdin is not None
@@ -83,6 +98,39 @@ class Web:
         except OSError:  # full, or it has just ended
             if time.monotonic() - self._heard > DEAF:
                 self._child.kill()
+
+    def _restarted(self) -> bool:
+        """Start the child anew if that is due."""
+        assert self._child is not None
+        now = time.monotonic()
+        if not self._is_down:
+            self._is_down = True
+            self._close_pipe()
+            if now - self._started >= LASTED:
+                self._pause = RESTART
+            if self._pause == RESTART:
+                logger.error(
+                    "http: ended with status %s, started again; where it ends at once, later and"
+                    " later, without a line each time",
+                    self._child.returncode,
+                )
+            for bound in self._sockets:
+                # Refused until then, and not kept waiting. They stay bound.
+                with suppress(OSError):
+                    bound.shutdown(socket.SHUT_RDWR)
+        if now - self._started < self._pause:
+            return False
+        self._pause = min(2 * self._pause, RESTART_MAX)
+        try:
+            for bound in self._sockets:
+                bound.listen(QUEUE)
+        except OSError as error:
+            self._started = now
+            logger.error("http: cannot listen again: %s", error)
+            return False
+        self._is_down = False
+        self._start()
+        return True
 
     def close(self) -> None:
         """Tell the child to end. Waits END seconds at most."""
@@ -119,17 +167,21 @@ class Web:
 def _bound(address: str) -> socket.socket:
     host, port = endpoints.split(address)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    bound = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind(("" if host == "*" else host, port))
-        bound.listen(128)
-    except OSError as error:
-        bound.close()
-        holder = (
-            f": the port is held by {ports.holder(host, port)}"
-            if error.errno == errno.EADDRINUSE
-            else ""
-        )
-        raise StartError(f"relay_http: cannot bind {address}{holder or f': {error}'}") from error
-    return bound
+    end = time.monotonic() + FORMER
+    while True:
+        bound = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.bind(("" if host == "*" else host, port))
+            bound.listen(QUEUE)
+            return bound
+        except OSError as error:
+            bound.close()
+            why = f": {error}"
+            if error.errno == errno.EADDRINUSE:
+                holder = ports.holder(host, port)
+                if f"({NAME})" in holder and time.monotonic() < end:
+                    time.sleep(PAUSE)
+                    continue
+                why = f": the port is held by {holder}"
+            raise StartError(f"relay_http: cannot bind {address}{why}") from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
@@ -93,9 +93,12 @@ def inject(fault: str) -> None:
     assert done.status == 0, f"inject {fault}: {done.text}"
 
 
-def deploy() -> list[str]:
-    """Deploy as an operator does. What that changed."""
-    done = machines.playbook("playbooks/deploy.yml")
+def deploy(hosts: Sequence[str] = machines.NAMES) -> list[str]:
+    """Deploy to these hosts as an operator does. What that changed."""
+    if not hosts:
+        return []
+    limit = [] if set(hosts) == set(machines.NAMES) else [f"--limit={','.join(hosts)}"]
+    done = machines.playbook("playbooks/deploy.yml", *limit)
     assert done.status == 0, f"deploy: {done.text}"
     return machines.changes(done.text)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,17 @@ SURVEY = (Path(__file__).parent / "on_host" / "survey.py").read_text()
 Snapshot = dict[str, Any]
 
 
-def take() -> Snapshot:
+def take(names: Sequence[str] = machines.NAMES) -> Snapshot:
+    """Of these hosts; all others are left as if they did not answer."""
     with ThreadPoolExecutor(len(machines.NAMES)) as pool:
-        return dict(zip(machines.NAMES, pool.map(_survey, machines.NAMES)))
+        return {**dict.fromkeys(machines.NAMES), **dict(zip(names, pool.map(_survey, names)))}
+
+
+def touched(before: Snapshot, after: Snapshot) -> list[str]:
+    """Hosts on which anything is different after, a process too, or that have not answered."""
+    different = {host for (host, _, _), _, _ in _differences(before, after)}
+    silent = {host for host in before if not (before[host] and after[host])}
+    return sorted(different | silent)
 
 
 def _survey(name: str) -> Any:

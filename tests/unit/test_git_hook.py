@@ -5,6 +5,7 @@ What the hook hands to `fedmsg_relay.publish_all` is recorded by a module of tha
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -36,6 +37,7 @@ def publish_all(msgs, topic, modname):
             print(json.dumps([f"{modname}.{topic}", os.getcwd(), msg]), file=recorded)
         if int(os.environ.get("RECORDER_FAILS", 0)) == sum(1 for _ in open(os.environ["RECORDED"])):
             yield Outcome("failed", "no relay answers on tcp://busgateway01:2003")
+            continue
         if "RECORDER_HANGS" in os.environ:
             while True:
                 try:
@@ -117,6 +119,12 @@ class Push:
             assert list(msg) == ["commit"]
             commits.append(msg["commit"])
         return commits
+
+    @property
+    def kept(self) -> str:
+        """What the hook says last if there is a rest."""
+        command = f"{HOOK} --publish-rest {self.remote}"
+        return f"kept for the next push, or for this command: {command}"
 
     def hook_lines(self) -> list[str]:
         return re.findall(r"remote: fedmsg: (.*?) *$", self.said, re.MULTILINE)
@@ -448,6 +456,7 @@ def test_relay_down_costs_one_attempt_and_names_what_is_missing(repo: Push) -> N
     assert repo.hook_lines() == [
         f"NOT PUBLISHED: 3 commits of main ({revs[0][:12]} to {revs[2][:12]}): {reason}",
         f"NOT PUBLISHED: 2 commits of f41 ({revs[0][:12]} to {revs[1][:12]}): {reason}",
+        repo.kept,
     ]
     assert repo.git("ls-remote", "origin", "main").startswith(revs[2])
 
@@ -455,7 +464,8 @@ def test_relay_down_costs_one_attempt_and_names_what_is_missing(repo: Push) -> N
 def test_relay_that_goes_away_in_between(repo: Push) -> None:
     revs = [repo.commit(name) for name in ("one", "two", "three", "four")]
     assert len(repo.push(RECORDER_FAILS="3")) == 3
-    [line] = repo.hook_lines()
+    published, line, kept = repo.hook_lines()
+    assert (published, kept) == ("published 2 commits", repo.kept)
     which = f"({revs[2][:12]} to {revs[3][:12]})"
     assert line.startswith(f"NOT PUBLISHED: 2 commits of main {which}: no relay answers")
 
@@ -484,7 +494,8 @@ def test_hanging_publish_is_ended(repo: Push) -> None:
     started = time.monotonic()
     repo.push(RECORDER_HANGS="yes")
     at_most(5, since=started)
-    [line] = repo.hook_lines()
+    line, kept = repo.hook_lines()
+    assert kept == repo.kept
     assert line.startswith(f"NOT PUBLISHED: 1 commit of main ({rev[:12]}): out of time")
 
 
@@ -503,15 +514,17 @@ def test_hanging_git_is_ended(repo: Push, tmp_path: Path) -> None:
     repo.push()
     at_most(5, since=started)
     assert repo.hook_lines() == [
-        f"NOT PUBLISHED: 1 commit of main ({rev[:12]}): out of time in git cat-file"
+        f"NOT PUBLISHED: 1 commit of main ({rev[:12]}): out of time in git cat-file",
+        repo.kept,
     ]
 
 
 def test_host_without_the_library(repo: Push) -> None:
     rev = repo.commit("one")
     repo.push(PYTHONPATH="/nonexistent")
-    [line] = repo.hook_lines()
+    line, kept = repo.hook_lines()
     assert line.startswith(f"NOT PUBLISHED: 1 commit of main ({rev[:12]}): cannot import")
+    assert kept == repo.kept
     assert "Traceback" not in repo.said
 
 
@@ -540,3 +553,142 @@ def test_nothing_in_the_repository_is_loaded_as_config(repo: Push) -> None:
     [line] = repo.recorded.read_text().splitlines()
     # The config loader executes ./fedmsg.d/*.py: the hook must not be in the repository by then.
     assert json.loads(line)[1] == "/"
+
+
+# What is left of a push
+
+
+def publish_rest(repo: Push, **environment: str) -> tuple[int, str]:
+    """Run the command; its exit status, and what it says."""
+    done = subprocess.run(
+        [sys.executable, HOOK, "--publish-rest", repo.remote],
+        env={**repo.environment, "GL_USER": "root", **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    return done.returncode, done.stderr
+
+
+def kept_files(repo: Push) -> list[Path]:
+    directory = repo.remote / "fedmsg-rest"
+    return sorted(directory.iterdir()) if directory.exists() else []
+
+
+def test_the_command_publishes_the_rest_as_the_push_would_have(repo: Push) -> None:
+    for name in ("one", "two", "three"):
+        repo.commit(name)
+    [attempted] = repo.push(RECORDER_FAILS="1")
+    assert publish_rest(repo) == (0, "fedmsg: published 3 commits\n")
+    rest = repo.published()[1:]
+    assert summaries(rest) == ["one", "two", "three"]
+    assert rest[0] == attempted and rest[0]["agent"] == "pusher"
+    assert kept_files(repo) == []
+    assert publish_rest(repo)[0] == 0
+    assert len(repo.published()) == 4
+
+
+def test_what_is_left_again_is_kept_again(repo: Push) -> None:
+    for name in ("one", "two", "three"):
+        repo.commit(name)
+    repo.push(RECORDER_FAILS="1")
+    status, said = publish_rest(repo, RECORDER_FAILS="3")  # lines of all that was recorded
+    assert status == 75
+    assert "NOT PUBLISHED: 2 commits of main" in said and "--publish-rest" in said
+    assert publish_rest(repo) == (0, "fedmsg: published 2 commits\n")
+    assert summaries(repo.published()) == ["one", "one", "two", "two", "three"]
+
+
+def test_the_next_push_publishes_the_rest_first(repo: Push) -> None:
+    for name in ("one", "two"):
+        repo.commit(name)
+    repo.push(RECORDER_FAILS="1")
+    repo.commit("three")
+    assert summaries(repo.push(GL_USER="another")) == ["one", "two", "three"]
+    assert [commit["agent"] for commit in repo.published()[1:]] == ["pusher", "pusher", "another"]
+    assert repo.hook_lines() == ["published 3 commits"]
+    assert kept_files(repo) == []
+
+
+def test_pushes_without_a_relay_are_kept_in_their_order(repo: Push) -> None:
+    for name in ("one", "two", "three"):
+        repo.commit(name)
+        repo.push(PYTHONPATH="/nonexistent")
+    assert len(kept_files(repo)) == 3
+    assert publish_rest(repo) == (0, "fedmsg: published 3 commits\n")
+    assert summaries(repo.published()) == ["one", "two", "three"]
+
+
+def test_a_push_whose_commits_git_could_not_list_in_time_is_kept(
+    repo: Push, tmp_path: Path
+) -> None:
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    real_git = subprocess.run(["which", "git"], capture_output=True, text=True).stdout.strip()
+    fails = '[ "$1" = rev-list ] && echo it fails >&2 && exit 128'
+    (programs / "git").write_text(f'#!/bin/sh\n{fails}\nexec "{real_git}" "$@"\n')
+    (programs / "git").chmod(0o755)
+    repo.hook.write_text(f'#!/bin/sh\nPATH="{programs}:$PATH" exec "{sys.executable}" "{HOOK}"\n')
+    repo.commit("one")
+    repo.commit("two")
+    assert repo.push() == []
+    assert repo.hook_lines() == ["NOT PUBLISHED: git rev-list: it fails", repo.kept]
+    assert publish_rest(repo) == (0, "fedmsg: published 2 commits\n")
+    assert summaries(repo.published()) == ["one", "two"]
+
+
+def test_commits_that_git_has_removed_meanwhile_hold_up_no_others(repo: Push) -> None:
+    repo.commit("one")
+    repo.push()
+    gone = repo.commit("gone")
+    repo.push(PYTHONPATH="/nonexistent")
+    repo.git("reset", "-q", "--hard", "HEAD~")
+    repo.commit("two")
+    repo.push("+main", PYTHONPATH="/nonexistent")
+    remote = ("--git-dir", str(repo.remote))
+    repo.git(*remote, "reflog", "expire", "--expire=now", "--all")
+    repo.git(*remote, "gc", "-q", "--prune=now")
+    status, said = publish_rest(repo)
+    assert status == 0
+    assert f"NOT PUBLISHED: 1 commit of main ({gone[:12]}): not in the repository any more" in said
+    assert summaries(repo.published()) == ["one", "two"]
+
+
+@pytest.mark.parametrize("content", ["", "{", '["a"]\n', '["a", "b"]\n["--all", "main", false]\n'])
+def test_a_damaged_file_is_named(repo: Push, content: str) -> None:
+    repo.commit("one")
+    repo.push(PYTHONPATH="/nonexistent")
+    [file] = kept_files(repo)
+    file.write_text(content)
+    status, said = publish_rest(repo)
+    assert status == 75
+    assert f"{file} is damaged, move it away" in said
+    assert repo.published() == []
+
+
+def test_two_do_not_publish_the_rest_at_a_time(repo: Push) -> None:
+    repo.commit("one")
+    repo.push(PYTHONPATH="/nonexistent")
+    descriptor = os.open(repo.remote / "fedmsg-rest", os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    assert publish_rest(repo)[0] == 75
+    repo.commit("two")
+    assert repo.push() == []
+    assert "another process publishes" in repo.hook_lines()[0]
+    os.close(descriptor)
+    assert publish_rest(repo)[0] == 0
+    assert summaries(repo.published()) == ["one", "two"]
+
+
+def test_who_may_push_may_publish_the_rest(repo: Push) -> None:
+    repo.remote.chmod(0o2770)
+    repo.commit("one")
+    repo.push(PYTHONPATH="/nonexistent")
+    [file] = kept_files(repo)
+    assert file.stat().st_mode & 0o777 == 0o660
+    assert file.parent.stat().st_mode & 0o7777 == 0o2770
+
+
+@pytest.mark.parametrize("arguments", [["--publish-rest"], ["--rest"], ["--publish-rest", "/etc"]])
+def test_wrong_usage_is_2(arguments: list[str]) -> None:
+    assert subprocess.run([sys.executable, HOOK, *arguments], timeout=60).returncode == 2

@@ -477,3 +477,18 @@ def test_incident_that_is_new_or_gone_is_found(incidents: Path) -> None:
     assert proven.stale(["b", "c"], incidents) == ["c: never proven", "a: no longer an incident"]
     proven.write({"c": OUTCOME}, ["b", "c"], incidents)
     assert proven.stale(["b", "c"], incidents) == []
+
+
+def test_hosts_are_touched_where_anything_differs_and_where_nobody_answers() -> None:
+    def host(process: str = "1", mtime: int = 1) -> dict[str, dict[str, object]]:
+        return {"process": {process: "fedmsg-relay runs"}, "file": {"/etc/x": mtime}}
+
+    before = {"same": host(), "restarted": host(), "written": host(), "gone": host(), "back": None}
+    after = {
+        "same": host(),
+        "restarted": host(process="2"),
+        "written": host(mtime=2),
+        "gone": None,
+        "back": host(),
+    }
+    assert snapshot.touched(before, after) == ["back", "gone", "restarted", "written"]

@@ -21,11 +21,7 @@ def untouched(relay: Host, app01: Host) -> traces.Snapshots:
         done = bus.playbook("remove", "--extra-vars", json.dumps({"discard_spool": True}))
         assert done.returncode == 0, done.stdout
     # A firewall, for a deploy to put rules into.
-    relay.check_output(
-        "systemctl is-active --quiet nftables.service || {"
-        " apt-get update && apt-get install --yes --no-install-recommends nftables"
-        " && systemctl enable --now nftables.service; }"
-    )
+    relay.check_output("systemctl enable --now nftables.service")
     return traces.take([relay, app01])
 
 
