@@ -1,9 +1,10 @@
-"""One deploy at a time: a host is claimed by the run that is going to change it.
+"""One run at a time: a host is claimed by the deploy, rollback, removal or move that changes it.
 
 The roles put this text before that of survey.py, which claims the host before anything is changed.
 
-A claim is {run, by, node, process, begun, living}: the run's name; who runs it, for people; the
-machine and the number of its process there; seconds since 1970; and the numbers of all processes of
+A claim is {run, by, what, waits, node, process, begun, living}: the run's name; who runs it and
+what it is, for people; the seconds for which it may wait beyond LEASE; the machine and the number
+of its process there; seconds since 1970; and the numbers of all processes of
 that machine. The file of the lock has the claim that holds it. A run that ends well removes it with
 what it does last. One that was killed leaves it there: it is over if a run of the same machine does
 not find its process any more, or after LEASE for a run of another one, which cannot look.
@@ -17,7 +18,7 @@ import syslog
 import time
 from typing import Any
 
-# Seconds: longer than a deploy takes.
+# Seconds: longer than a run takes, but for what it waits for.
 LEASE = 1800
 # Of two that begin at the same moment each may have claimed a host before the other. The one that
 # began later gives its hosts back, and the other waits for that so many seconds.
@@ -72,4 +73,4 @@ def is_at_work(holder: dict[str, Any], claim: dict[str, Any]) -> bool:
     if holder["node"] == claim["node"]:
         return holder["process"] in claim["living"]
     # A clock that was put back must not make it last for ever.
-    return abs(time.time() - float(holder["claimed"])) < LEASE
+    return abs(time.time() - float(holder["claimed"])) < LEASE + float(holder.get("waits", 0))

@@ -41,11 +41,19 @@ _FROM = {
     "ConfigError": "errors",
 }
 
+# Functions of upstream's that are not ours, and what to use.
+_REFUSED = {
+    "send_message": "publish(topic, msg, modname), as upstream advises, too",
+    "tail_messages": "fedmsg-tail, or a SUB socket: docs/protocol.adoc",
+    "API_function": "functions as they are: it is upstream's own decorator",
+}
+
 
 def __getattr__(name: str) -> Any:
     # PEP 562: `import fedmsg_relay` itself stays cheap, since every command imports it first.
     if name not in _FROM:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        instead = f": use {_REFUSED[name]}" if name in _REFUSED else ""
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}{instead}")
     from importlib import import_module
 
     return getattr(import_module(f".{_FROM[name]}", __name__), name)

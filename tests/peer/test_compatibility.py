@@ -198,6 +198,9 @@ def test_options_that_the_daemon_refuses(bus: Bus) -> None:
 def test_functions_that_are_not_ours() -> None:
     for name, here, *_ in rows("api"):
         assert hasattr(fedmsg_relay, name.strip("`")) is (here == "same")
+        if here == "refused":
+            with pytest.raises(AttributeError, match=r": use \w+"):
+                getattr(fedmsg_relay, name.strip("`"))
 
 
 # What datagrepper 1.1.0 reads (datagrepper.app, `raw` and `msg_id`).

@@ -60,6 +60,16 @@ def test_another_machine_cannot_know_and_waits_for_the_lease(path: str) -> None:
         assert claimed(path, claim(f"next{seconds}", node="control02")) == f"next{seconds}"
 
 
+def test_one_that_may_wait_has_so_much_longer(path: str) -> None:
+    claimed(path, claim("move", process=9, what="move", waits=600.0))
+    kept = json.loads(Path(path).read_text())
+    assert kept["what"] == "move"
+    for seconds, holder in ((540, "move"), (660, "next")):
+        claimed_then = kept["claimed"] - LOCK["LEASE"] - seconds
+        Path(path).write_text(json.dumps({**kept, "claimed": claimed_then}))
+        assert claimed(path, claim("next", node="control02")) == holder
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"run": "x"}'])
 def test_what_a_crash_has_left_is_none(path: str, text: str) -> None:
     Path(path).write_text(text)

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -70,6 +71,66 @@ def test_the_second_of_two_deploys_is_refused_and_names_the_first(relay: Host, a
             assert first.returncode == 0, output
             assert not relay.file(lock).exists and not app01.file(lock).exists
     bus.deploy()
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("deploy", ()),
+        ("rollback", ()),
+        ("remove", ()),
+        ("move", ("--extra-vars", "from=busgateway01 to=app01")),
+    ],
+)
+def test_whatever_changes_hosts_is_refused_beside_another_run(
+    relay: Host, app01: Host, name: str, arguments: tuple[str, ...]
+) -> None:
+    """The other run is on a machine where nobody can look, and has claimed one host so far."""
+    lock = "/run/fedmsg-deploy.lock"
+    claim = {
+        "run": "other", "by": "jane on control02, process 7", "what": "rollback",
+        "node": "control02", "process": 7, "begun": 0, "claimed": time.time(),
+    }  # fmt: skip
+    relay.check_output(f"echo '{json.dumps(claim)}' > {lock}")
+    before = bus.config_of(app01), bus.generation(relay)
+    try:
+        done = bus.playbook(name, *arguments)
+        assert relay.file(lock).contains("control02") and not app01.file(lock).exists
+    finally:
+        relay.check_output(f"rm -f {lock}")
+    said = re.sub(r"\s+", " ", done.stdout)
+    assert done.returncode != 0, done.stdout
+    assert "Another rollback is at work: on busgateway01 that of jane on control02" in said
+    assert bus.changed_tasks(done.stdout) == set()
+    assert (bus.config_of(app01), bus.generation(relay)) == before
+
+
+def test_deploy_is_refused_beside_a_rollback(relay: Host, app01: Host) -> None:
+    lock = "/run/fedmsg-deploy.lock"
+    command = ["ansible-playbook", "--inventory", bus.INVENTORY, "playbooks/rollback.yml"]
+    environment = {**os.environ, "ANSIBLE_CONFIG": str(bus.ROOT / "ansible.cfg")}
+    bus.deploy(*CHANGE)  # for there to be something to go back to
+    try:
+        with Child(
+            command, cwd=bus.ROOT, env=environment, text=True, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, start_new_session=True,
+        ) as first:  # fmt: skip
+            begun = f"grep -s 'process {first.pid}\"' {lock}"
+            bus.wait_for(lambda: app01.run(begun).rc == 0, "the rollback to begin", 120)
+            os.kill(first.pid, signal.SIGSTOP)
+            try:
+                second = bus.playbook("deploy")
+            finally:
+                os.kill(first.pid, signal.SIGCONT)
+            said = re.sub(r"\s+", " ", second.stdout)
+            assert "Another rollback is at work" in said, second.stdout
+            assert f"process {first.pid}" in said
+            assert bus.changed_tasks(second.stdout) == set()
+            output = first.communicate()[0]
+        assert first.returncode == 0, output
+        assert not relay.file(lock).exists and not app01.file(lock).exists
+    finally:
+        bus.deploy()
 
 
 def test_one_changed_variable_restarts_exactly_once(relay: Host) -> None:
