@@ -361,6 +361,10 @@ class TestMetrics:
                 refused={"sides": {"inbound": 3}, "peers": [peer]},
                 senders={"memory": 1 << 26, "alarms": 2, "cut": {"too many frames": 3}},
                 desk={"messages": 4, "bytes": 5000},
+                listener_protocols={"3": 2, "older": 1},
+                listener_connections=12,
+                listener_changes_not_logged=5,
+                listeners_cut_off={"too slow": 3, "vanished": 1},
             )
         )
         feed.refusals.enter("http", "10.0.0.9")
@@ -402,6 +406,13 @@ class TestMetrics:
             "fedmsg_relay_refused_connections_total{side=http}": 1,
             "fedmsg_relay_refused_peer_connections{address=10.0.0.9}": 4,
             "fedmsg_relay_held_messages{}": 0,
+            "fedmsg_relay_listener_protocols{protocol=3}": 2,
+            "fedmsg_relay_listener_protocols{protocol=older}": 1,
+            "fedmsg_relay_listener_connections_total{}": 12,
+            "fedmsg_relay_listener_changes_not_logged_total{}": 5,
+            "fedmsg_relay_listeners_cut_off_total{cause=too slow}": 3,
+            "fedmsg_relay_listeners_cut_off_total{cause=sent too much}": 0,
+            "fedmsg_relay_listeners_cut_off_total{cause=vanished}": 1,
             "fedmsg_relay_listener_missed_messages_total{}": 9,
             "fedmsg_relay_slow_listeners{}": 0,
         }
