@@ -173,9 +173,12 @@ class Outbound:
     def _make_room(self, frames: Message) -> None:
         """Send what a full queue refused; cut off whoever stands in the way."""
         began = time.monotonic()
+        # Of a queue that is full for a moment, as in a burst, nobody need be asked.
+        if self._sent_within(PATIENCE / 4, frames):
+            return
         self.listeners.survey()
         before = {listener.address: listener.acked for listener in self.listeners}
-        if self._sent_within(PATIENCE, frames):
+        if self._sent_within(PATIENCE * 3 / 4, frames):
             return
         self.listeners.survey()
         in_the_way = [listener for listener in self.listeners if not listener.idle]

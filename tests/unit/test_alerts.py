@@ -104,6 +104,7 @@ def answer() -> bytes:
         "counts": counts,
         "submit": {"accepted": 1, "duplicate": 1, "refused": {"journal": 2}},
         "journal": {"state": "ok"},
+        "senders": {"memory": 1 << 26, "alarms": 1, "cut": {"too many frames": 1}},
         "slow_listeners": [{"address": "10.0.0.1:2", "since": 1.0, "missed": 3, "exact": False}],
         "refused": {
             "sides": {"inbound": 1},
