@@ -39,6 +39,7 @@ from fedmsg_relay import (
 )
 from fedmsg_relay import config as global_config
 from fedmsg_relay.account import SUMMARY_PERIOD, Account
+from fedmsg_relay.attendance import Attendance
 from fedmsg_relay.desk import Desk
 from fedmsg_relay.errors import FedmsgRelayError
 from fedmsg_relay.inbound import Inbound
@@ -86,13 +87,13 @@ class Relay:
         most = config["relay_max_message_bytes"]
         checker = Checker(most, validated, self._account.enter_not_strict)
         self._desk = Desk(checker, self._account.enter_internal_error)
-        self._stopping = self._to_remember = False
-        self._remembered = 0.0
+        self._stopping = False
         self._started = time.time()
         self._context = zmq.Context(io_threads=config["io_threads"])
         self._inbound = Inbound(self._context, config)
         self._outbound = Outbound(self._context, config)
         self._recorder = Recorder(config) if config["relay_journal"] is not None else None
+        self._attendance = Attendance(self._outbound, self._recorder)
         parts = (self._inbound, self._desk, self._outbound, self._recorder, self._account)
         self._senders = Senders([*addresses.inbound, *addresses.submit], addresses.outbound)
         self._passing = Passing(*parts, self._senders)
@@ -101,7 +102,7 @@ class Relay:
         self._loop = Loop(self._account.enter_internal_error)
         self._loop.every(LOOK, self._senders.look)
         self._access = access.of(config, addresses.hosts, self._context, self._loop)
-        self._loop.every(SURVEY_PERIOD, self._survey)
+        self._loop.every(SURVEY_PERIOD, self._attendance.survey)
         self._loop.every(STATE_PERIOD, self._tell_state)
         self._loop.every(FREQUENCY, self._monitoring.publish)
         self._loop.every(SUMMARY_PERIOD, self._summarise)
@@ -117,8 +118,8 @@ class Relay:
         if self._recorder is not None:
             self._loop.on_input(self._recorder.wakeup, self._take_results)
             self._recorder.open()
-        self._loop.on_input(self._outbound.listeners.monitor, self._count_listeners)
-        self._loop.on_input(self._outbound.socket, self._count_listeners)
+        self._loop.on_input(self._outbound.listeners.monitor, self._attendance.take)
+        self._loop.on_input(self._outbound.socket, self._attendance.take)
         self._bind(self._outbound.socket, "outbound: listeners", self._addresses.outbound, passed)
         ports = [endpoints.split(address)[1] for address in self._addresses.outbound]
         self._outbound.watch(lambda: self._loop.turns, ports)
@@ -135,7 +136,7 @@ class Relay:
         while not self._stopping and not self._outbound.release_is_due():
             self._turn(HOLD_CHECK)
         self._outbound.release()
-        self._remember_listeners()
+        self._attendance.remember()
 
     def run(self) -> None:
         """Relay until `stop()`. Then relay what has been taken so far, and return."""
@@ -153,8 +154,7 @@ class Relay:
 
     def stop(self) -> None:
         """Make `run()` return. Called from the loop, on SIGTERM."""
-        if self._to_remember:
-            self._remember_listeners()
+        self._attendance.close()
         self._stopping = True
 
     def obey(self, wakeup: socket.socket) -> None:
@@ -236,24 +236,6 @@ class Relay:
         for address in addresses:
             sockets.bind(bound, address, passed)
             logger.info("%s connect to %s", name, address)
-
-    def _count_listeners(self) -> None:
-        before = self._outbound.listeners.came_and_went
-        for line in self._outbound.changes():
-            logger.info("%s", line)
-        self._to_remember |= self._outbound.listeners.came_and_went != before
-        # At once, but not for each of thousands.
-        if self._to_remember and time.monotonic() - self._remembered > SURVEY_PERIOD:
-            self._remember_listeners()
-
-    def _survey(self) -> None:
-        self._outbound.survey()
-        self._count_listeners()
-
-    def _remember_listeners(self) -> None:
-        if self._recorder is not None and not self._stopping:
-            self._recorder.remember(self._outbound.listeners.hosts())
-        self._to_remember, self._remembered = False, time.monotonic()
 
     def _summarise(self) -> None:
         self._account.summarise(len(self._outbound.listeners))

@@ -117,11 +117,8 @@ def test_deploy_is_refused_beside_a_rollback(relay: Host, app01: Host) -> None:
         ) as first:  # fmt: skip
             begun = f"grep -s 'process {first.pid}\"' {lock}"
             bus.wait_for(lambda: app01.run(begun).rc == 0, "the rollback to begin", 120)
-            os.kill(first.pid, signal.SIGSTOP)
-            try:
+            with first.paused():
                 second = bus.playbook("deploy")
-            finally:
-                os.kill(first.pid, signal.SIGCONT)
             said = re.sub(r"\s+", " ", second.stdout)
             assert "Another rollback is at work" in said, second.stdout
             assert f"process {first.pid}" in said
