@@ -320,7 +320,7 @@ def main() -> int:
     parser.add_argument("action", choices=["up", "down", "status", "clean"])
     parser.add_argument("--prefix", help="names the containers and their network")
     parser.add_argument("--state", type=Path, help="directory for keys and connection files")
-    parser.add_argument("--timeout", type=float, default=120, help="seconds a boot may take")
+    parser.add_argument("--timeout", type=float, default=300, help="seconds a boot may take")
     parser.add_argument("hosts", nargs="*", type=Spec.parse, metavar="HOST=SUITE[:PORT...]")
     asked = parser.parse_intermixed_args()
     try:
