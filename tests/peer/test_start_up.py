@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import subprocess
 import time
 from typing import Callable
@@ -25,6 +24,7 @@ def test_logger_takes_a_fifth_of_upstreams_time(make_bus: Callable[..., Bus]) ->
     bus.upstream_relay()
     # Alternating, so that whatever else the machine does hits both.
     rounds = [(_seconds(bus.logger), _seconds(bus.upstream_logger)) for _ in range(ROUNDS)]
-    ours, upstreams = (statistics.median(column) for column in zip(*rounds))
-    print(f"median of {ROUNDS}: ours {ours:.3f} s, upstream's {upstreams:.3f} s")
+    # The least of each: half a second of upstream's is sleep, which a busy machine makes no longer.
+    ours, upstreams = (min(column) for column in zip(*rounds))
+    print(f"least of {ROUNDS}: ours {ours:.3f} s, upstream's {upstreams:.3f} s")
     assert ours <= MOST * upstreams
