@@ -142,9 +142,9 @@ class Watch:
             fresh = found.received - before if found.received >= before else found.received
             if fresh:
                 sent[fd] = fresh
-                hosts[host_of(address)] += fresh
+                hosts[progress.host_of(address)] += fresh
         for fd in sorted(sent, key=lambda fd: -sent[fd]):
-            host = host_of(addresses[fd])
+            host = progress.host_of(addresses[fd])
             if sent[fd] > most or hosts[host] > most_of_host:
                 # Those who have sent least are left: of many on one host some get through.
                 hosts[host] -= sent[fd]
@@ -155,8 +155,3 @@ class Watch:
                     self.cut.append(Sender(addresses[fd], sent[fd]))
         now = time.monotonic()
         self._next = now + REST * (now - began)
-
-
-def host_of(address: str) -> str:
-    """`10.0.0.3` of `10.0.0.3:4711`."""
-    return address.rpartition(":")[0]

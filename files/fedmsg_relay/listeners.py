@@ -200,7 +200,7 @@ class Listeners:
         self._seen = (self._emitted.messages, self._emitted.bytes)
 
     def _made(self, fd: int, address: str) -> Listener:
-        return Listener(fd, address, intake.host_of(address), *self._seen, since=time.time())
+        return Listener(fd, address, progress.host_of(address), *self._seen, since=time.time())
 
     def _enter(self, listener: Listener, event: bytes) -> None:
         """Count what a listener has sent, and cut it off if that is too much."""

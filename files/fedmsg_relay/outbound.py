@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 
 import zmq
 
-from . import intake, log, sockets
+from . import intake, log, progress, sockets
 from .arrivals import Arrivals
 from .config import Config
 from .listeners import Emitted, Listener, Listeners, Message
@@ -325,7 +325,7 @@ class Outbound:
                         listener.address, _clock(listener.since), messages,
                     )  # fmt: skip
         for address in self._stalled.keys() - stalled.keys():
-            if self.arrivals.allows(intake.host_of(address)):
+            if self.arrivals.allows(progress.host_of(address)):
                 logger.info("listener %s is no longer stalled", address)
         self._stalled = stalled
         self._bound(waiting)
@@ -347,7 +347,7 @@ class Outbound:
             found.append((sender.address, f"{sender.bytes} bytes at once"))
         for address, what in found:
             self.parted[TOO_MUCH] += 1
-            if self.arrivals.allows(intake.host_of(address)):
+            if self.arrivals.allows(progress.host_of(address)):
                 logger.warning(
                     "listener %s sent too much, cut off: %s; at most %d subscriptions, %d KiB",
                     address, what, intake.TOPICS, intake.BYTES >> 10,

@@ -89,6 +89,11 @@ def peer_address(fd: int) -> str | None:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+def host_of(address: str) -> str:
+    """`10.0.0.3` of `10.0.0.3:4711`, `[fe80::1]` of `[fe80::1]:4711`."""
+    return address.rpartition(":")[0]
+
+
 def cut(fd: int, address: str, *, discard: bool = False) -> bool:
     """Shut the connection down, if it still is the one with that peer.
 

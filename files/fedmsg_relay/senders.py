@@ -231,7 +231,7 @@ class Senders:
             elif own_port(fd) in self._ports:
                 address = progress.peer_address(fd)
                 if address is not None:  # None: it is the one that listens
-                    yield fd, _Connection(inode, address, address.rpartition(":")[0])
+                    yield fd, _Connection(inode, address, progress.host_of(address))
 
     def _relieve(self) -> None:
         """Cut off those who have most waiting, of the host that has."""

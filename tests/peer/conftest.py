@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Callable
 
 import pytest
+
+from tests.support import venvs
 
 from .bus import Bus
 
@@ -15,15 +16,7 @@ from .bus import Bus
 @pytest.fixture(scope="session")
 def peer_venv() -> Path:
     """The virtual environment with upstream's fedmsg (requirements/peer.txt)."""
-    value = os.environ.get("FEDMSG_PEER_VENV", "")
-    path = Path(value)
-    if not value or not (path / "bin" / "fedmsg-relay").is_file():
-        pytest.fail(
-            "FEDMSG_PEER_VENV must be the path of a virtual environment with what"
-            f" requirements/peer.txt lists; it is {value!r}. `make test` sets it up.",
-            pytrace=False,
-        )
-    return path.resolve()
+    return venvs.of("FEDMSG_PEER_VENV", "fedmsg-relay", "peer.txt", "test")
 
 
 @pytest.fixture

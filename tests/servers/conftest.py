@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import Bus
+from tests.support import venvs
 
 from .publishers import PROGRAMS, Publishers
 
@@ -16,15 +16,7 @@ from .publishers import PROGRAMS, Publishers
 @pytest.fixture(scope="session")
 def venv() -> Path:
     """The virtual environment with the servers (requirements/servers.txt)."""
-    value = os.environ.get("FEDMSG_SERVERS_VENV", "")
-    path = Path(value)
-    if not value or not (path / "bin" / "gunicorn").is_file():
-        pytest.fail(
-            "FEDMSG_SERVERS_VENV must be the path of a virtual environment with what"
-            f" requirements/servers.txt lists; it is {value!r}. `make servers` sets it up.",
-            pytrace=False,
-        )
-    return path.resolve()
+    return venvs.of("FEDMSG_SERVERS_VENV", "gunicorn", "servers.txt", "servers")
 
 
 @pytest.fixture
