@@ -26,7 +26,7 @@ from .health import Feed
 from .journal import JournalError, JournalReader
 from .turns import NoTurn, Turn, Turns
 
-NAME = "fedmsg-backlog"
+NAME = process.BACKLOG
 
 # Bytes of a page that is read whole, sent with its length, and takes a thread for no longer than
 # that: a hundred messages of 40 KB. A larger one is read as the client takes it.

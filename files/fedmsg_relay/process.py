@@ -7,6 +7,9 @@ import signal
 import socket
 import sys
 
+# The name of the process that serves the backlog: the relay looks for it where a port is held.
+BACKLOG = "fedmsg-backlog"
+
 
 def prepare(name: str, switch_interval: float) -> None:
     """Be a daemon of that name, whose threads take turns after so many seconds."""

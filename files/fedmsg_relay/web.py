@@ -20,7 +20,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from . import endpoints, log, ports
+from . import endpoints, log, ports, process
 from .errors import StartError
 
 MODULE = "fedmsg_relay.backlog"
@@ -40,8 +40,7 @@ LASTED = 60.0
 RESTART_MAX = 300.0
 END = 1.0
 
-# Its name, and seconds that one whose relay was killed a moment ago gets to give its ports back.
-NAME = "fedmsg-backlog"
+# Seconds that one whose relay was killed a moment ago gets to give its ports back.
 FORMER = 3.0
 PAUSE = 0.02
 
@@ -180,7 +179,7 @@ def _bound(address: str) -> socket.socket:
             why = f": {error}"
             if error.errno == errno.EADDRINUSE:
                 holder = ports.holder(host, port)
-                if f"({NAME})" in holder and time.monotonic() < end:
+                if f"({process.BACKLOG})" in holder and time.monotonic() < end:
                     time.sleep(PAUSE)
                     continue
                 why = f": the port is held by {holder}"
