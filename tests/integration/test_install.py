@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 import shutil
-import tomllib
 import urllib.error
 import urllib.request
 from pathlib import Path
 
 import pytest
+import tomllib
 from fedmsg_relay import __version__
 
 from tests.conftest import ROOT, Bus, wait_for
