@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from . import fleet_report
 from .parts import PARTS
 from .plots import PLOTS
 from .report import markdown
@@ -20,6 +21,7 @@ TITLES = {
     "starts": "Starts and restarts",
     "queries": "Queries of the backlog",
     "servicing": "Servicing of the inbound socket",
+    "fleet": "Runs of the playbooks",
 }
 
 # Of what `publish` writes.
@@ -28,8 +30,8 @@ MARKS = ("<!-- written by make bench -->", "<!-- to here -->")
 
 def verdicts(parts: dict[str, Any]) -> list[str]:
     """The table of the targets."""
-    table = [target.cells() for target in targets(parts)]
-    return markdown(["relay+journal", "target", "measured", ""], table)
+    table = [target.cells() for target in (*targets(parts), *fleet_report.targets(parts))]
+    return markdown(["relay+journal, and the playbooks", "target", "measured", ""], table)
 
 
 def write(directory: Path, parts: dict[str, Any]) -> None:
