@@ -74,7 +74,8 @@ def made(journal: Journal) -> Iterator[Index]:
 def found(journal: Journal, index: Index | None, **asked: Any) -> tuple[int, list[int]]:
     """The number of pages of one row, and all seqs."""
     with closing(JournalReader(journal.path)) as reader:
-        pages, seqs = query.Pages(index), []
+        pages = query.Pages(index)
+        seqs: list[int] = []
         page = 0
         while True:
             page += 1
