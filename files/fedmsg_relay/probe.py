@@ -29,6 +29,21 @@ WORDS = ("OK", "WARNING", "CRITICAL", "UNKNOWN")
 
 TOPIC = "_heartbeat.fedmsg-probe"
 
+_DESCRIPTION = """\
+Send a message through each relay of the config and wait for it on the other side; submit another
+and wait for the acknowledgement. Prints one line with performance data, for Nagios and its kind.
+
+The message is an ordinary one, on topic_prefix.environment._heartbeat.fedmsg-probe, which
+fedmsg-tail hides by default."""
+
+_EPILOG = """\
+examples:
+  fedmsg-probe --warning 100 --critical 1000
+  fedmsg-probe --host busgateway01
+
+exit status:
+  0 OK   1 WARNING   2 CRITICAL   3 UNKNOWN: the configuration or an option is wrong"""
+
 # Seconds between two canaries. One may be lost: a relay tells libzmq's thread of a new listener's
 # subscription a moment after the listener's side believes it made.
 REPEAT = 0.1
@@ -247,9 +262,14 @@ def _same_host(inbound: str, outbound: list[str]) -> tuple[str, ...]:
     return same or tuple(outbound)
 
 
-def _parsed(argv: list[str] | None) -> argparse.Namespace:
-    parser = _Parser(prog=NAME, description=(__doc__ or "").split("\n\n", 1)[1])
-    option = parser.add_argument
+def parser() -> argparse.ArgumentParser:
+    made = _Parser(
+        prog=NAME,
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    option = made.add_argument
     option("--config-filename", metavar="PATH", help="read this file or directory, not /etc")
     option("--host", metavar="HOST", help="probe the relay there, on the ports of the config")
     option("--inbound", action="append", metavar="ENDPOINT", help="probe this, not the config's")
@@ -259,14 +279,19 @@ def _parsed(argv: list[str] | None) -> argparse.Namespace:
     option("--critical", type=float, default=2000.0, metavar="MS", help="round trip (%(default)s)")
     option("--timeout", type=float, default=5.0, metavar="SECONDS", help="in all (%(default)s)")
     option("--version", action="version", version=f"{NAME} {__version__}")
-    args = parser.parse_args(argv)
+    return made
+
+
+def _parsed(argv: list[str] | None) -> argparse.Namespace:
+    options = parser()
+    args = options.parse_args(argv)
     if args.timeout <= 0:
-        parser.error("--timeout must be more than 0 seconds")
+        options.error("--timeout must be more than 0 seconds")
     for text in (args.inbound or []) + (args.outbound or []) + (args.submit or []):
         try:
             endpoints.parse(text, "endpoint")
         except ConfigError as error:
-            parser.error(str(error))
+            options.error(str(error))
     return args
 
 
