@@ -79,8 +79,8 @@ def found(journal: Journal, index: Index | None, **asked: Any) -> tuple[int, lis
         page = 0
         while True:
             page += 1
-            times = {key: asked.get(key) for key in ("start", "end")}
-            wanted = {key: asked[key] for key in asked if key not in times}
+            times: dict[str, Any] = {key: asked.get(key) for key in ("start", "end")}
+            wanted: dict[str, Any] = {key: asked[key] for key in asked if key not in times}
             contains = wanted.pop("contains", ())
             some = pages.find(reader, query.Query(
                 **times, words=words.Words(**wanted), rows_per_page=100, page=page,
