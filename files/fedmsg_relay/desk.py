@@ -20,8 +20,8 @@ from .wire import INTERNAL_ERROR, Checked, Checker
 
 # Bytes that may wait here of each side. With more no further message of it is taken, and one that
 # takes long is wrapped rather than checked: others must not wait for longer than a fraction of a
-# second.
-WAITING_BYTES = 16 << 20
+# second. One of the largest is no reason for either.
+WAITING_BYTES = 20 << 20
 # A message's share of that beside its frames.
 MESSAGE_BYTES = 400
 

@@ -21,8 +21,8 @@ from . import progress
 # hub has some hundreds of topics, the largest known listener 3,000.
 TOPICS = 6000
 BYTES = 256 << 10
-HOST_TOPICS = 2.5 * TOPICS
-HOST_BYTES = 2 * BYTES
+HOST_TOPICS = 3 * TOPICS
+HOST_BYTES = 3 * BYTES
 # While more comes than is taken in, bytes of one host since the last survey.
 HOST_BYTES_AT_ONCE = 4 * BYTES
 # Bytes a second that are given back to it: pings, and topics that come and go over months.

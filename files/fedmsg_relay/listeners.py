@@ -37,6 +37,10 @@ DEPARTURES_FOR = 0.02
 SUBSCRIPTIONS_AT_ONCE = 200
 SUBSCRIPTIONS_FOR = 0.005
 
+# Seconds that one look can tell of, at most: whoever is asked at one moment need not have been since
+# the look before. One that reads nothing is asked every minute or two, and answers at once.
+LOOKED = 1.0
+
 # For a descriptor, of peers of ZMTP 1 and 2.
 NOT_KNOWN = -1
 
@@ -333,7 +337,7 @@ class Listeners:
                 listener.since = now
             listener.acked, listener.idle = found.acked, found.idle
             listener.silent = found.silent
-            listener.asked_for += passed if found.is_asked else -listener.asked_for
+            listener.asked_for += min(passed, LOOKED) if found.is_asked else -listener.asked_for
             if found.idle:
                 listener.idle_messages = self._emitted.messages
                 listener.idle_bytes = self._emitted.bytes

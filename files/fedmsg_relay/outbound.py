@@ -16,6 +16,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import chain
 
 import zmq
 
@@ -129,7 +130,8 @@ class Outbound:
         self.missed = 0
         # Connections that were ended here, by cause.
         self.parted: Counter[str] = Counter()
-        self.arrivals = Arrivals()
+        # Lines of the log. Who is cut off has a name there, whoever else comes and goes.
+        self.arrivals, self.partings = Arrivals(), Arrivals("stalled or were cut off")
         self._watch: intake.Watch | None = None
         self._looked = 0.0
         self._absent: list[_Absent] = []
@@ -312,7 +314,7 @@ class Outbound:
         self.cut_off.append(slow)
         self._absent.append(_Absent(listener.host, slow, self.emitted.messages))
         del self._absent[:-REMEMBERED]
-        if not self.arrivals.allows(listener.host):
+        if not self.partings.allows(listener.host):
             return
         if cause == GONE:
             logger.warning(
@@ -374,7 +376,7 @@ class Outbound:
             )
             self.release()
         self._tell_greedy()
-        for line in self.arrivals.summary():
+        for line in chain(self.arrivals.summary(), self.partings.summary()):
             logger.warning("%s", line)
         for absent in self._absent:
             self._reckon(absent)
@@ -398,13 +400,13 @@ class Outbound:
                 self._part_with(listener)
             elif now - listener.since > STALLED:
                 stalled[listener.address] = Slow(listener.address, listener.since, None, messages)
-                if listener.address not in self._stalled and self.arrivals.allows(listener.host):
+                if listener.address not in self._stalled and self.partings.allows(listener.host):
                     logger.warning(
                         "listener %s takes nothing since %s, at most %d messages wait for it",
                         listener.address, _clock(listener.since), messages,
                     )  # fmt: skip
         for address in self._stalled.keys() - stalled.keys():
-            if self.arrivals.allows(progress.host_of(address)):
+            if self.partings.allows(progress.host_of(address)):
                 logger.info("listener %s is no longer stalled", address)
         self._stalled = stalled
         self._bound(waiting)
@@ -426,7 +428,7 @@ class Outbound:
             found.append((sender.address, f"{sender.bytes} bytes at once"))
         for address, what in found:
             self.parted[TOO_MUCH] += 1
-            if self.arrivals.allows(progress.host_of(address)):
+            if self.partings.allows(progress.host_of(address)):
                 logger.warning(
                     "listener %s sent too much, cut off: %s; at most %d subscriptions, %d KiB",
                     address, what, intake.TOPICS, intake.BYTES >> 10,

@@ -53,7 +53,7 @@ def collect(
         ],
         "listener_protocols": outbound.listeners.protocols(),
         "listener_connections": outbound.listeners.accepted,
-        "listener_changes_not_logged": outbound.arrivals.unsaid,
+        "listener_changes_not_logged": outbound.arrivals.unsaid + outbound.partings.unsaid,
         "listeners_cut_off": dict(outbound.parted),
         "holds": outbound.holds,
         "held": outbound.held,

@@ -225,6 +225,7 @@ def test_many_that_stop_reading_at_once_go_at_once(
         peer.close()
     hostile.stop()
     assert health(bus)["healthy"]
+    assert "vanished" not in relay.output
 
 
 def test_thousands_come_and_go(hostile: Hostile) -> None:
@@ -254,4 +255,8 @@ def test_one_that_comes_and_goes_all_the_time_is_told_of_in_few_lines(hostile: H
         wait_for(lambda: hostile.metric("fedmsg_relay_listener_connections_total") >= 1001)
     assert hostile.relay.output.count("127.0.0.9:") <= 200
     assert hostile.metric("fedmsg_relay_listener_changes_not_logged_total") > 0
+    # All that hides nobody who is cut off.
+    peer = Peer(hostile.bus.outbound, source="127.0.0.9").greet()
+    peer.flood(FLOODS["other topics"](), 2)
+    hostile.relay.wait_for_line(f"listener {peer.address} sent too much, cut off")
     hostile.all_is_heard()

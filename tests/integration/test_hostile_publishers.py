@@ -239,10 +239,10 @@ class Knocks(Act):
     def run(self, bus: Bus, source: str) -> list[str]:
         until = time.monotonic() + FOR
         kind = "PUB" if self.to == "inbound" else "DEALER"
-        made = 0
-        while made < self.number and time.monotonic() < until:
+        for _ in range(self.number):
+            if time.monotonic() > until:
+                break
             peer = Peer(getattr(bus, self.to), self.version, kind, source=source)
-            made += 1
             if self.says == "half":
                 peer.send(greeting(self.version, kind)[:7])
             elif self.says == "greeting":
@@ -252,7 +252,7 @@ class Knocks(Act):
             elif self.says == "message":
                 peer.greet().message(b"h", b"{}")
             peer.reset()
-        return ["connections"] if made else []
+        return ["connections"]
 
 
 @dataclass(frozen=True)
