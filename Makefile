@@ -79,7 +79,7 @@ drill: ## break the demo's hosts without saying how, and time who mends them: ma
 	@$(RUN) tools/drill $(ARGS)
 
 bench: ## measure the relay beside upstream's and zmq_proxy: 20 minutes; ARGS="throughput --quick"
-	@tools/setup/packages venv faults bench
+	@tools/setup/packages venv faults bench $(if $(findstring fleet,$(ARGS)),hosts)
 	@$(RUN) python -m bench --output bench/results $(ARGS)
 
 delivery: ## measure the figures of docs/delivery.adoc anew

@@ -21,7 +21,7 @@ from .subjects import KINDS
 # Not a part: only what follows the parts.
 REPORT = "report"
 
-# The results in git, which the project's README shows ratios of.
+# The results in git, which the bench's README shows ratios of.
 PUBLISHED = ROOT / "bench" / "results"
 
 
@@ -40,11 +40,12 @@ def main() -> int:
         rounds=args.rounds,
         seconds=args.seconds,
         cells=tuple(args.cells),
+        names=tuple(args.names),
         say=lambda text: print(text, file=sys.stderr, flush=True),
     )
     _allow_many_connections()
     status = 0
-    for name in args.parts or PARTS:
+    for name in args.parts or [name for name, part in PARTS.items() if not part.on_request]:
         if name == REPORT:
             continue
         part = PARTS[name]
@@ -64,7 +65,7 @@ def main() -> int:
         _draw(args.output)
     document.write(args.output, measured)
     if args.output.resolve() == PUBLISHED:
-        document.publish(ROOT / "README.md", measured)
+        document.publish(ROOT / "bench" / "README.md", measured)
     print("\n".join(["", *document.verdicts(measured)]))
     return status
 
@@ -95,6 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--rounds", type=int)
     add("--seconds", type=float, help="of each measurement")
     add("--cells", type=_names, default=[], help="LISTENERSxBYTES,... of the throughput")
+    add("--names", type=int, nargs="+", default=[], help="of the inventory, for the fleet: 3 30")
     return parser
 
 

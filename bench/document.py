@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from . import fleet_report
 from .parts import PARTS
 from .plots import PLOTS
 from .report import markdown
@@ -20,6 +21,7 @@ TITLES = {
     "starts": "Starts and restarts",
     "queries": "Queries of the backlog",
     "servicing": "Servicing of the inbound socket",
+    "fleet": "Runs of the playbooks",
 }
 
 # Of what `publish` writes.
@@ -28,8 +30,8 @@ MARKS = ("<!-- written by make bench -->", "<!-- to here -->")
 
 def verdicts(parts: dict[str, Any]) -> list[str]:
     """The table of the targets."""
-    table = [target.cells() for target in targets(parts)]
-    return markdown(["relay+journal", "target", "measured", ""], table)
+    table = [target.cells() for target in (*targets(parts), *fleet_report.targets(parts))]
+    return markdown(["relay+journal, and the playbooks", "target", "measured", ""], table)
 
 
 def write(directory: Path, parts: dict[str, Any]) -> None:
@@ -55,7 +57,7 @@ def write(directory: Path, parts: dict[str, Any]) -> None:
 
 
 def publish(readme: Path, parts: dict[str, Any]) -> None:
-    """Write the ratios between their marks in the project's README."""
+    """Write the ratios between their marks in the bench's README."""
     found = ratios(parts)
     table = markdown(["with the journal on", ""], found, numbers=False) if found else []
     text = readme.read_text(encoding="utf-8")

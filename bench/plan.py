@@ -23,6 +23,8 @@ class Plan:
     rounds: int | None = None
     seconds: float | None = None
     cells: tuple[str, ...] = ()
+    # Sizes of the inventory.
+    names: tuple[int, ...] = ()
     say: Callable[[str], object] = print
 
     def of(self, full: T, quick: T) -> T:

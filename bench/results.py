@@ -61,6 +61,7 @@ def environment(plan: Plan) -> dict[str, str]:
         "pyzmq": zmq.pyzmq_version(),
         "libzmq": zmq.zmq_version(),
         "orjson": _version_of("orjson"),
+        "ansible-core": _version_of("ansible-core"),
         "SQLite": sqlite3.sqlite_version,
         "upstream": peer,
         "relay": ", ".join(_commit(checkout) for checkout in plan.checkouts),

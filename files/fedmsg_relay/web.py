@@ -74,8 +74,8 @@ class Web:
         """Bind, and start the child. Raises StartError."""
         if self._addresses and importlib.util.find_spec("waitress") is None:
             raise StartError(
-                "relay_http: waitress is not installed: install python3-waitress, with pip"
-                " fedmsg-relay[backlog], or take relay_http out of the config"
+                "relay_http: waitress is not installed: install the package python3-waitress"
+                " (or `pip install waitress`), or take relay_http out of the config"
             )
         self._sockets = [_bound(address) for address in self._addresses]
         if self._sockets:

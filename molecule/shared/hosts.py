@@ -41,6 +41,9 @@ PREFIX_LABEL = "fedmsg-relay.test-hosts"
 SPEC_LABEL = "fedmsg-relay.test-host-spec"
 # A host that already ran needs no boot: if it is silent this long (seconds), it is replaced.
 REUSE_PATIENCE = 15
+# One question of a host that boots (seconds), before it is asked anew: a firewall that starts with
+# the host cuts the connections that are there already, and ssh would wait for ever.
+ONE_QUESTION = 15
 # The package lists as a daily timer keeps them, unless those that are there are of today.
 REFRESH = """
 command -v apt-get >/dev/null || exit 0
@@ -276,9 +279,9 @@ def _fault(access: Access, name: str, names: list[str], patience: float) -> str:
     fault = "no answer"
     while (left := deadline - time.monotonic()) > 0:
         try:
-            boot = access.ssh(name, booted, left)
+            boot = access.ssh(name, booted, min(left, ONE_QUESTION))
             if boot.stdout.strip() in ("running", "degraded"):
-                lookup = access.ssh(name, resolved, left)
+                lookup = access.ssh(name, resolved, min(left, ONE_QUESTION))
                 addresses = lookup.stdout.split()[::3]
                 if lookup.returncode == 0 and not any(a.startswith("127.") for a in addresses):
                     return ""

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from . import programs
 
 
 def of(variable: str, program: str, requirements: str, target: str) -> Path:
@@ -22,3 +30,32 @@ def of(variable: str, program: str, requirements: str, target: str) -> Path:
             pytrace=False,
         )
     return path.resolve()
+
+
+def cached(name: str, content: bytes, build: Callable[[Path], None]) -> Path:
+    """A virtual environment that is made once for this `content`, in the cache of tools/setup/venv.
+
+    `build` puts into it what is wanted. What the environment has is not to be changed afterwards:
+    other runs use it at the same time.
+    """
+    python = platform.python_version()
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fedmsg-relay"
+    venv = cache / "venvs" / f"{name}-py{python}-{hashlib.sha256(content).hexdigest()[:16]}"
+    for directory in (venv.parent, cache / "locks"):
+        directory.mkdir(parents=True, exist_ok=True)
+    with (cache / "locks" / f"venv-{venv.name}").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (venv / ".complete").exists():
+            shutil.rmtree(venv, ignore_errors=True)
+            programs.run([sys.executable, "-m", "venv", venv], check=True)
+            build(venv)
+            (venv / ".complete").touch()
+    return venv
+
+
+def beside(venv: Path, packages: Path) -> Path:
+    """A new virtual environment without pip that sees `packages`, a directory, after its own."""
+    programs.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
+    [site] = venv.glob("lib/python*/site-packages")
+    (site / "beside.pth").write_text(f"{packages}\n", encoding="utf-8")
+    return venv

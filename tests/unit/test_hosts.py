@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import yaml
 from tests.conftest import ROOT
 
 sys.path.insert(0, str(ROOT / "molecule" / "shared"))
+import access
 import hosts
 import images
 
@@ -87,3 +89,25 @@ def test_where_the_first_run_is_what_is_tested_no_host_is_prepared(scenario: str
 def test_images_are_built_from_files_that_exist() -> None:
     recipe = Path(images.RECIPE)
     assert {"add.sh", "prepare.sh", "packages.sh"} <= {path.name for path in recipe.iterdir()}
+
+
+# Answers nothing on its first connection, as one that a firewall cuts.
+SSH_THAT_HANGS_ONCE = """#!/bin/sh
+echo "$*" >>{calls}
+[ "$(wc -l <{calls})" -gt 1 ] || exec sleep 600
+case $* in *systemctl*) echo running ;; *) echo "10.0.0.2 STREAM app01" ;; esac
+"""
+
+
+def test_a_connection_that_is_cut_during_the_boot_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = tmp_path / "calls"
+    ssh = tmp_path / "ssh"
+    ssh.write_text(SSH_THAT_HANGS_ONCE.format(calls=calls))
+    ssh.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(hosts, "ONE_QUESTION", 3)
+    assert not hosts._fault(access.Access(tmp_path / "state"), "app01", ["app01"], 120)
+    first, second, third = (line.split(" app01 ", 1)[1] for line in calls.read_text().splitlines())
+    assert first == second != third

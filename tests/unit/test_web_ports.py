@@ -44,7 +44,7 @@ def test_former_process_that_stays_is_named(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_no_waitress_is_said_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(StartError, match="install python3-waitress"):
+    with pytest.raises(StartError, match="install the package python3-waitress"):
         web.Web([f"tcp://127.0.0.1:{free_port()}"], None, []).open()
     web.Web([], None, []).open()
 
