@@ -37,8 +37,8 @@ DEPARTURES_FOR = 0.02
 SUBSCRIPTIONS_AT_ONCE = 200
 SUBSCRIPTIONS_FOR = 0.005
 
-# Seconds that one look can tell of, at most: whoever is asked at one moment need not have been since
-# the look before. One that reads nothing is asked every minute or two, and answers at once.
+# Seconds that one look can tell of, at most: whoever is asked at one moment need not have been
+# since the look before. One that reads nothing is asked every minute or two, and answers at once.
 LOOKED = 1.0
 
 # For a descriptor, of peers of ZMTP 1 and 2.
