@@ -20,7 +20,8 @@ import time
 from . import zmtp
 from .address import parts
 from .errors import PublishError
-from .lookup import NEXT_ADDRESS, Lookup
+from .lookup import NEXT_ADDRESS as NEXT_ADDRESS
+from .lookup import Lookup
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
