@@ -63,7 +63,7 @@ class TestParse:
 
     def test_datagreppers_defaults(self) -> None:
         asked = query.parse("", NOW)
-        assert (asked.start, asked.end, asked.topics, asked.users) == (None, None, (), ())
+        assert (asked.start, asked.end, asked.words) == (None, None, words.Words())
         assert (asked.rows_per_page, asked.page, asked.descending) == (25, 1, True)
 
     @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ class TestParse:
 
     def test_topics_and_users(self) -> None:
         asked = query.parse("topic=a.b&topic=c&user=%C3%A4", NOW)
-        assert (asked.topics, asked.users) == (("a.b", "c"), ("ä",))
+        assert (asked.words.topics, asked.words.users) == (("a.b", "c"), ("ä",))
 
     @pytest.mark.parametrize(
         ("text", "error"),
@@ -107,7 +107,7 @@ class TestParse:
             ("order=up", "order must be asc or desc, not 'up'"),
             ("start=1&start=2", "start is given 2 times, at most 1 can be"),
             ("&".join(["topic=a"] * 51), "topic is given 51 times"),
-            ("category=git", "no parameter 'category', there are start, end, delta"),
+            ("colour=red", "no parameter 'colour', there are start, end, delta"),
             ("a=%ff", "the query cannot be read"),
             ("&" * 1000, "the query cannot be read"),
         ],
