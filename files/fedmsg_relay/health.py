@@ -176,6 +176,9 @@ def warnings(feed: Feed) -> list[str]:
     for peer in _objects(senders, "peers"):
         if now - _time(peer.get("time")) < RECENT:
             found.append(f"publisher {peer.get('address')} was cut off: {peer.get('cause')}")
+    for host in _objects(part(feed.state, "connections"), "hosts"):
+        number = host.get("connections")
+        found.append(f"publishers of {host.get('address')} connected {number} times in a minute")
     recent = feed.recent()
     if recent.seconds >= RECENT_LEAST and recent.messages > FLOOD * recent.seconds:
         rate, seconds = recent.messages / recent.seconds, recent.seconds

@@ -67,6 +67,7 @@ def _families(feed: Feed, journal: JournalFile | None, healthy: bool) -> Iterato
             yield _gauge("journal_oldest_timestamp_seconds", help_text, journal.oldest)
     yield _gauge("listeners", "Listeners connected", _number(state.get("listeners")))
     yield from _comings(state)
+    yield from _callers(health.part(state, "connections"))
     yield from _refused(health.refused(feed))
     help_text = "Messages held back since the start until listeners are back"
     yield _gauge("held_messages", help_text, _number(state.get("held")))
@@ -200,6 +201,17 @@ def _comings(state: dict[str, Any]) -> Iterator[Metric]:
     for cause in CUT_OFF:
         parted.add_metric((cause,), _number(health.part(state, "listeners_cut_off").get(cause)))
     yield parted
+
+
+def _callers(connections: dict[str, Any]) -> Iterator[Metric]:
+    family = CounterMetricFamily(
+        "fedmsg_relay_publisher_connections",
+        "Connections of publishers, by the port they were made to",
+        labels=("side",),
+    )
+    for side, number in sorted(health.part(connections, "sides").items()):
+        family.add_metric((str(side),), _number(number))
+    yield family
 
 
 def _refused(refused: dict[str, Any]) -> Iterator[Metric]:

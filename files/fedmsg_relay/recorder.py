@@ -30,6 +30,11 @@ WAITING_BYTES = 32 << 20
 # A row's share of that beside its body: the objects it is made of.
 ROW_BYTES = 400
 
+# Seconds without one of them on the disk after which, while more than that waits, nothing more is
+# taken to be acknowledged. Until then whoever submits waits: others' large messages are no reason
+# to send anybody away.
+STUCK = 1.0
+
 # One transaction: a bound on how long the next one has to wait, and on its memory.
 GROUP_ROWS = 5_000
 GROUP_BYTES = 8 << 20
@@ -146,6 +151,8 @@ class Recorder:
         self._added_rows = self._added_bytes = 0
         # and these by the writer: neither needs a lock.
         self._taken_rows = self._done_bytes = 0
+        # When something began to wait, and when rows were last stored.
+        self._began = self._stored = time.monotonic()
         # What was added together, and its bytes.
         self._batches: deque[tuple[Sequence[Row], int]] = deque()
         self._questions: deque[tuple[str, bytes]] = deque()
@@ -195,8 +202,10 @@ class Recorder:
         """Why nothing can be acknowledged at present, or None."""
         if self.state.state == "failing":
             return f"the journal cannot be written: {self.state.error}"
-        if self.waiting_bytes > WAITING_BYTES:
-            return f"the journal is {self.waiting_bytes >> 20} MiB behind"
+        stuck_for = time.monotonic() - max(self._began, self._stored)
+        if self.waiting_bytes > WAITING_BYTES and stuck_for > STUCK:
+            behind = self.waiting_bytes >> 20
+            return f"the journal is {behind} MiB behind, and has not moved for {stuck_for:.0f} s"
         return None
 
     def now(self) -> float:
@@ -250,6 +259,8 @@ class Recorder:
 
     def _add(self, rows: Sequence[Row]) -> None:
         size = sum([len(row.body) for row in rows]) + ROW_BYTES * len(rows)
+        if self._added_bytes == self._done_bytes:
+            self._began = time.monotonic()
         self._added_bytes += size
         self._added_rows += len(rows)
         self._batches.append((rows, size))
@@ -350,6 +361,7 @@ class Recorder:
             logger.exception("journal: a group could not be written, its rows are taken singly")
             seqs = self._store_singly(journal, group)
         self._done_bytes += group.bytes
+        self._stored = time.monotonic()
         if len(seqs) == len(group.rows):
             self._unverified.append((seqs, group.rows))
             self._unverified_bytes += group.bytes

@@ -80,6 +80,20 @@ def connect_to(connecting: zmq.Socket[bytes], endpoint: str, lookup: Lookup | No
     connecting.connect(f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}")
 
 
+def monitor(watched: zmq.Socket[bytes], events: int) -> zmq.Socket[bytes]:
+    """A monitor of these events, see zmq_socket_monitor(3). `disable_monitor()` ends it.
+
+    As pyzmq's `get_monitor_socket`, but without a bound: libzmq's own thread, which all sockets
+    share, waits where a bound is reached.
+    """
+    endpoint = f"inproc://monitor.{watched.fileno()}"
+    watched.monitor(endpoint, events)
+    made: zmq.Socket[bytes] = watched.context.socket(zmq.PAIR)
+    made.setsockopt(zmq.RCVHWM, 0)
+    made.connect(endpoint)
+    return made
+
+
 def monitor_event(monitor: zmq.Socket[bytes], flags: int = 0) -> tuple[int, int]:
     """Event and value of the next message of a socket monitor, see zmq_socket_monitor(3).
 

@@ -364,6 +364,7 @@ class TestMetrics:
                 listener_protocols={"zmtp3": 2, "older": 1},
                 listener_connections=12,
                 listener_changes_not_logged=5,
+                connections={"sides": {"inbound": 6, "submit": 7}, "hosts": []},
                 listeners_cut_off={"too slow": 3, "vanished": 1},
             )
         )
@@ -410,6 +411,8 @@ class TestMetrics:
             "fedmsg_relay_listener_protocols{protocol=older}": 1,
             "fedmsg_relay_listener_connections_total{}": 12,
             "fedmsg_relay_listener_changes_not_logged_total{}": 5,
+            "fedmsg_relay_publisher_connections_total{side=inbound}": 6,
+            "fedmsg_relay_publisher_connections_total{side=submit}": 7,
             "fedmsg_relay_listeners_cut_off_total{cause=too slow}": 3,
             "fedmsg_relay_listeners_cut_off_total{cause=sent too much}": 0,
             "fedmsg_relay_listeners_cut_off_total{cause=vanished}": 1,
