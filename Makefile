@@ -2,7 +2,7 @@
 SHELL := bash
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint unit integration peer guard molecule sop sop-mutate sop-prove drill bench delivery docs clean
+.PHONY: help demo test test-all lint unit integration peer servers guard molecule sop sop-mutate sop-prove drill bench delivery docs clean
 
 RUN := tools/setup/run
 # A part of the tests, a file or a name: make unit ARGS="-k wire", make molecule SCENARIO=default
@@ -13,6 +13,7 @@ TESTS ?=
 UNIT_JOBS ?= -n 2 --dist loadfile
 INTEGRATION_JOBS ?= -n 4 --dist loadfile
 PEER_JOBS ?= -n 3 --dist loadfile
+SERVERS_JOBS ?= -n 3
 # How many times slower the relay shall be than it is: make test SLOW=10
 SLOW ?=
 export FEDMSG_TEST_SLOW := $(SLOW)
@@ -26,7 +27,7 @@ demo: ## boot three hosts, deploy to them, send messages and show them arrive
 	@$(RUN) tools/demo
 
 test: ## run all tests (but move and truth), or what a change touches: make test ARGS=changed
-	@tools/setup/packages venv lint faults docs hosts
+	@tools/setup/packages venv lint faults servers docs hosts
 	@$(RUN) tools/test $(ARGS)
 
 test-all: ## run all tests, move and truth too
@@ -47,6 +48,11 @@ integration: ## test the programs as processes on this machine
 peer: ## test the programs together with upstream's fedmsg
 	@FEDMSG_PEER_VENV=$$(tools/setup/venv peer) && export FEDMSG_PEER_VENV && \
 	  $(RUN) python -m pytest $(PEER_JOBS) $(or $(TESTS),tests/peer) $(ARGS)
+
+servers: ## test the Python API in gunicorn, uWSGI, celery, gevent and asyncio, over restarts
+	@tools/setup/packages venv servers
+	@FEDMSG_SERVERS_VENV=$$(tools/setup/venv servers) && export FEDMSG_SERVERS_VENV && \
+	  $(RUN) python -m pytest $(SERVERS_JOBS) $(or $(TESTS),tests/servers) $(ARGS)
 
 guard: ## measure shortly whether the relay has become slower than it may be
 	@$(RUN) python -m pytest $(or $(TESTS),tests/guard) $(ARGS)

@@ -5,7 +5,8 @@ for the process, made by the first message and closed at exit. It may be used fr
 
 It holds where programs are not simple scripts:
 
-- After a fork the child makes a connection of its own, by the config that its parent had.
+- After a fork the child makes a connection of its own, by the config that its parent had. A fork
+  of which Python is not told, as uWSGI's, is noticed by the number of the process.
 - A signal handler or a `pre_fire_hook` that publishes while this thread is in `publish()` does so
   over a connection of its own: the one that is in use is in the middle of something.
 - A function that runs at exit may publish, whether our own has run already or not.
@@ -36,6 +37,8 @@ _depth = 0
 _overrides: dict[str, Any] = {}
 _config: global_config.Config | None = None
 _is_fork = False
+# The process that all of this is of.
+_pid = os.getpid()
 # Whether the parent had a session when it forked, which its child goes on with.
 _is_parents = False
 
@@ -47,7 +50,7 @@ def init(**overrides: Any) -> None:
     `destroy()`. Upstream's `active=True` and `name="relay_inbound"` are accepted: a relay is where
     we always publish. Raises ConfigError, SigningError.
     """
-    with _lock:
+    with _own_lock():
         _close(in_use=_depth > 0)
         given = _given(overrides)
         _open(given, _load(given))
@@ -71,7 +74,7 @@ def publish(
     MessageRefused when none ever will. Raises TypeError or ValueError for what JSON cannot hold.
     """
     global _depth
-    with _lock:
+    with _own_lock():
         name = modname or _calling_module()
         given = (topic or "unspecified", msg, name, pre_fire_hook)
         _depth += 1
@@ -100,7 +103,7 @@ def publish_all(
     Over a connection of its own, by what `init()` was given, or else `overrides`. Raises
     PublishError, ConfigError, SigningError, and what `msgs` raises, once all before that is known.
     """
-    with _lock:
+    with _own_lock():
         config = _config if _config is not None and not overrides else _load(_given(overrides))
         session = Session(config)
         name = modname or _calling_module()
@@ -121,7 +124,7 @@ def destroy() -> None:
 
     Raises PublishError if a relay that does not acknowledge has not taken all of what was sent.
     """
-    with _lock:
+    with _own_lock():
         _close(in_use=_depth > 0)
 
 
@@ -148,7 +151,7 @@ def _after(session: Session) -> None:
 
 def _at_exit() -> None:
     try:
-        with _lock:
+        with _own_lock():
             _close(in_use=_depth > 0, leaving=True)
     except PublishError as error:
         print(f"fedmsg_relay: {error}", file=sys.stderr)
@@ -192,9 +195,17 @@ def _close(in_use: bool = False, leaving: bool = False) -> None:
         closing.close(leaving)
 
 
+def _own_lock() -> threading.RLock:
+    """The lock of this process, which may be a child without having been told."""
+    if os.getpid() != _pid:
+        _forget_parent()
+    return _lock
+
+
 def _forget_parent() -> None:
     """In a forked child: nothing of the parent's is used, or ended."""
-    global _lock, _session, _depth, _is_fork, _is_parents
+    global _lock, _session, _depth, _is_fork, _is_parents, _pid
+    _pid = os.getpid()
     # Another thread may have held it, and is not here.
     _lock = threading.RLock()
     _depth = 0

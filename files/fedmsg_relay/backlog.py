@@ -16,25 +16,34 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, Callable
 
 from . import health, networks, process, query
 from .health import Feed
 from .journal import JournalError, JournalReader
+from .turns import NoTurn, Turn, Turns
 
 NAME = "fedmsg-backlog"
 
-# Bytes of a page that is read whole and sent with its length. A larger one is read message by
-# message as the client takes it.
-LARGE = 1 << 20
-# Such pages at once, and searches: what they take of memory and of the disk is bounded by this.
-LARGE_AT_ONCE = 4
+# Bytes of a page that is read whole, sent with its length, and takes a thread for no longer than
+# that: a hundred messages of 40 KB. A larger one is read as the client takes it.
+LARGE = 4 << 20
+# Bytes of answers that wait to be read by their clients, those of one address and all, beyond which
+# each page of more than CHUNK is read as the client takes it.
+UNREAD_OF_ONE = 24 << 20
+UNREAD = 64 << 20
+# Pages that are read as clients take them, and searches, at once: what they take of memory and of
+# the disk is bounded by this.
+STREAMS_AT_ONCE = 4
 SEARCHES_AT_ONCE = 2
-# As many more may wait for their turn, for so many seconds. All of these together are fewer than
-# the threads of the server, so that there is always one for /health.
-TURN = 5.0
+# So many more may wait for their turn, for so many seconds: a hub that is refused gives up. All of
+# these together are fewer than the threads of the server, so that there is always one for /health.
+STREAMS_WAITING = 24
+SEARCHES_WAITING = 8
+TURN = 60.0
 # Bytes handed to the server at once.
 CHUNK = 1 << 18
 
@@ -70,16 +79,25 @@ class Answer(Exception):
 
 
 class Backlog:
-    """The WSGI application. `journal` is the path of the relay's, or None if it has none."""
+    """The WSGI application. `journal` is the path of the relay's, or None if it has none.
 
-    def __init__(self, feed: Feed, journal: str | None) -> None:
+    `unread` says how many bytes of answers wait for their clients: those of an address, and all.
+    """
+
+    def __init__(
+        self, feed: Feed, journal: str | None, unread: Callable[[str], tuple[int, int]]
+    ) -> None:
         self._feed = feed
         self._journal = journal
         self._pages = query.Pages()
-        self._large = _Turns(LARGE_AT_ONCE)
-        self._searches = _Turns(SEARCHES_AT_ONCE)
-        self._answers = {
-            "/": lambda _: Answer("200 OK", [INDEX], PLAIN),
+        self._unread = unread
+        # Bytes of pages that the server has not been given yet, by address.
+        self._making: Counter[str] = Counter()
+        self._lock = threading.Lock()
+        self._streams = Turns(STREAMS_AT_ONCE, STREAMS_WAITING, TURN)
+        self._searches = Turns(SEARCHES_AT_ONCE, SEARCHES_WAITING, TURN)
+        self._answers: dict[str, Callable[[str, str], Answer]] = {
+            "/": lambda *_: Answer("200 OK", [INDEX], PLAIN),
             "/raw": self._raw,
             "/id": self._id,
             "/health": self._health,
@@ -91,7 +109,7 @@ class Backlog:
         start_response(answer.status, answer.headers)
         if environ["REQUEST_METHOD"] != "HEAD":
             return answer.body
-        if isinstance(answer.body, _Stream):
+        if isinstance(answer.body, (_Stream, _Whole)):
             answer.body.close()
         return []
 
@@ -103,38 +121,62 @@ class Backlog:
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
             return _refusal("405 Method Not Allowed", "only GET and HEAD", Allow="GET, HEAD")
         try:
-            return answers(environ.get("QUERY_STRING", ""))
+            return answers(environ.get("QUERY_STRING", ""), environ.get("REMOTE_ADDR", ""))
         except Answer as answer:
             return answer
         except query.BadQuery as error:
             return _refusal("400 Bad Request", str(error))
-        except (JournalError, query.TooLong) as error:
+        except (JournalError, query.TooLong, NoTurn) as error:
             return _refusal("503 Service Unavailable", str(error), Retry_After="5")
 
-    def _raw(self, text: str) -> Answer:
+    def _raw(self, text: str, address: str) -> Answer:
         asked = query.parse(text, time.time())
         reader = self._reader()
         try:
             if asked.topics or asked.users:
-                with self._searches:
+                with self._searches.take(address):
                     page = self._pages.find(reader, asked)
             else:
                 page = self._pages.find(reader, asked)
-            pieces = _pieces(page, reader)
-            begun, size = [], 0
-            for piece in pieces:
-                begun.append(piece)
-                size += len(piece)
-                if size > LARGE:
-                    self._large.take()
-                    return Answer("200 OK", _Stream(begun, pieces, reader, self._large))
+            sizes = reader.sizes(page.seqs)
+            pieces = _pieces(page, sizes, reader)
+            size = sum(sizes.values())
+            if size > CHUNK and not self._reserve(size, address):
+                return Answer("200 OK", _Stream(pieces, reader, self._streams.take(address)))
         except BaseException:
             reader.close()
             raise
-        reader.close()
-        return Answer("200 OK", [b"".join(begun)])
+        whole = _Whole(lambda: self._made(size, address) if size > CHUNK else None)
+        try:
+            whole.append(b"".join(pieces))
+        except BaseException:
+            whole.close()
+            raise
+        finally:
+            reader.close()
+        return Answer("200 OK", whole)
 
-    def _id(self, text: str) -> Answer:
+    def _reserve(self, size: int, address: str) -> bool:
+        """Whether so large a page may be read whole, and wait for its client in memory."""
+        if size > LARGE:
+            return False
+        with self._lock:
+            theirs, everybodys = self._unread(address)
+            theirs += self._making[address]
+            everybodys += sum(self._making.values())
+            if theirs + size > UNREAD_OF_ONE or everybodys + size > UNREAD:
+                return False
+            self._making[address] += size
+        return True
+
+    def _made(self, size: int, address: str) -> None:
+        """The server has it by now."""
+        with self._lock:
+            self._making[address] -= size
+            if not self._making[address]:
+                del self._making[address]
+
+    def _id(self, text: str, _: str) -> Answer:
         values = query.parameters(text, ("id",)).get("id", [""])
         if not values[0]:
             raise query.BadQuery("id must be given: the msg_id of a message")
@@ -148,12 +190,12 @@ class Backlog:
             return _refusal("404 Not Found", f"no message {values[0][:200]!a} in the backlog")
         return Answer("200 OK", [stored.body])
 
-    def _health(self, _: str) -> Answer:
+    def _health(self, _: str, __: str) -> Answer:
         report = health.report(self._feed, self._journal_file()[1])
         status = "200 OK" if report["healthy"] else "503 Service Unavailable"
         return Answer(status, [json.dumps(report, indent=2).encode() + b"\n"])
 
-    def _metrics(self, _: str) -> Answer:
+    def _metrics(self, _: str, __: str) -> Answer:
         try:
             from . import metrics
         except ImportError as missing:  # no reason to be without a backlog
@@ -189,71 +231,62 @@ class Backlog:
         return health.JournalFile(size, oldest), None
 
 
-class _Turns:
-    """So many at once, as many waiting; to the rest `take()` and `with` raise a refusal."""
+class _Whole(list[bytes]):
+    """A page in one piece. The server calls `close` once it has it."""
 
-    def __init__(self, at_once: int) -> None:
-        self._free = threading.BoundedSemaphore(at_once)
-        self._places = threading.BoundedSemaphore(2 * at_once)
+    def __init__(self, on_close: Callable[[], None]) -> None:
+        super().__init__()
+        self._on_close = on_close
 
-    def take(self) -> None:
-        if self._places.acquire(blocking=False):
-            if self._free.acquire(timeout=TURN):
-                return
-            self._places.release()
-        raise _refusal("503 Service Unavailable", "too many such requests at once", Retry_After="5")
-
-    def give_back(self) -> None:
-        self._free.release()
-        self._places.release()
-
-    def __enter__(self) -> None:
-        self.take()
-
-    def __exit__(self, *_: object) -> None:
-        self.give_back()
+    def close(self) -> None:
+        self._on_close()
 
 
 class _Stream:
     """A large page, read as it is sent. It holds a turn until it is closed."""
 
-    def __init__(
-        self,
-        begun: list[bytes],
-        rest: Iterator[bytes],
-        reader: JournalReader,
-        turns: _Turns,
-    ) -> None:
-        self._begun = begun
-        self._rest = rest
+    def __init__(self, pieces: Iterator[bytes], reader: JournalReader, turn: Turn) -> None:
+        self._pieces = pieces
         self._reader = reader
-        self._turns: _Turns | None = turns
+        self._turn = turn
 
     def __iter__(self) -> Iterator[bytes]:
-        begun, self._begun = self._begun, []
-        for part in (iter(begun), self._rest):
-            for piece in part:
-                # The server queues what it is given, however much that is.
-                for start in range(0, len(piece), CHUNK):
-                    yield piece[start : start + CHUNK]
+        for piece in self._pieces:
+            # The server queues what it is given, however much that is.
+            for start in range(0, len(piece), CHUNK):
+                yield piece[start : start + CHUNK]
 
     def close(self) -> None:
-        turns, self._turns = self._turns, None
-        if turns is not None:
-            turns.give_back()
-            self._reader.close()
+        self._turn.give_back()
+        self._reader.close()
 
 
-def _pieces(page: query.Page, reader: JournalReader) -> Iterator[bytes]:
+def _pieces(page: query.Page, sizes: dict[int, int], reader: JournalReader) -> Iterator[bytes]:
     """The answer to `/raw`, the messages byte for byte as they were relayed."""
     yield b'{"pages": %d, "raw_messages": [' % page.pages
     separator = b""
-    for seq in page.seqs:
-        stored = reader.get(seq)
-        if stored is not None:  # else deleted meanwhile, for its age
-            yield separator + stored.body
+    for seqs in _groups(page.seqs, sizes):
+        bodies = reader.bodies(seqs)
+        # Without those deleted meanwhile, for their age.
+        some = [bodies[seq] for seq in seqs if seq in bodies]
+        if some:
+            yield separator + b", ".join(some)
             separator = b", "
     yield b"]}\n"
+
+
+def _groups(seqs: Sequence[int], sizes: dict[int, int]) -> Iterator[list[int]]:
+    """The seqs in groups of CHUNK bytes or, where that is more, of one message."""
+    group: list[int] = []
+    size = 0
+    for seq in seqs:
+        if group and size + sizes.get(seq, 0) > CHUNK:
+            yield group
+            group, size = [], 0
+        group.append(seq)
+        size += sizes.get(seq, 0)
+    if group:
+        yield group
 
 
 def _refusal(status: str, text: str, **headers: str) -> Answer:
@@ -302,7 +335,9 @@ def main(argv: list[str] | None = None) -> int:
     threading.Thread(target=_follow, args=(feed,), name="state", daemon=True).start()
     bound = [each.getsockname()[0] for each in listening]
     allowed = networks.Allowed([networks.parse(text) for text in args.allow or []], bound)
-    httpd.serve(Backlog(feed, args.journal), listening, allowed, feed.refusals)
+    unread = httpd.Unread()
+    application = Backlog(feed, args.journal, unread)
+    httpd.serve(application, listening, allowed, feed.refusals, unread)
     return 0
 
 

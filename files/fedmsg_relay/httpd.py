@@ -23,7 +23,8 @@ from waitress.server import TcpWSGIServer, create_server
 
 from .networks import Allowed, Refusals, plain
 
-THREADS = 16
+# Most of them wait for a turn when many large pages are asked for.
+THREADS = 48
 
 # Connections: beyond so many those that have been idle the longest are closed, to make room. More
 # than are accepted at once, so that whoever sends a request without delay is not among them.
@@ -40,6 +41,9 @@ LARGEST_BODY = 1024
 # put on disk, which is what `outbuf_overflow` would do.
 LARGEST_UNREAD = 2 << 20
 
+# Bytes of an answer that are handed to the kernel at once: waitress copies so much each time.
+SENT_AT_ONCE = 1 << 18
+
 # Seconds: for a request to arrive complete, and a connection to stay idle after an answer; for a
 # client to read anything at all of an answer; and for one to be over.
 IDLE = 15.0
@@ -50,15 +54,37 @@ LONGEST = 120.0
 Accepted = Optional[tuple[socket.socket, Any]]
 
 
+class Unread:
+    """What clients have not read yet. Call it with an address: bytes for that one, and for all."""
+
+    def __init__(self) -> None:
+        self._served: dict[int, Any] = {}
+
+    def follow(self, served: dict[int, Any]) -> None:
+        """Count the connections that waitress has in this map."""
+        self._served = served
+
+    def __call__(self, address: str) -> tuple[int, int]:
+        theirs = everybodys = 0
+        for channel in self._served.copy().values():
+            if isinstance(channel, _Channel):
+                everybodys += channel.total_outbufs_len
+                if channel.addr and channel.addr[0] == address:
+                    theirs += channel.total_outbufs_len
+        return theirs, everybodys
+
+
 def serve(
     application: Callable[..., Any],
     listening: list[socket.socket],
     allowed: Allowed,
     refusals: Refusals,
+    unread: Unread,
 ) -> None:
     """Answer on these bound sockets, for good. `application` is called as WSGI says.
 
     Connections of those who are not `allowed` are closed unread, and entered in `refusals`.
+    `unread` counts what they have not read.
     """
     # Of its own it tells of every request that waits for a thread. Errors are worth a line.
     logging.getLogger("waitress").setLevel(logging.ERROR)
@@ -85,6 +111,7 @@ def serve(
         log_socket_errors=False,
         clear_untrusted_proxy_headers=True,
     )
+    unread.follow(served)
     warden = _Warden(served)
     for each in list(served.values()):
         if isinstance(each, TcpWSGIServer):
@@ -120,6 +147,7 @@ class _Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
         self.busy_since = self.idle_since = time.monotonic()
         self.is_cut = False
         super().__init__(*args, **keywords)
+        self.sendbuf_len = SENT_AT_ONCE
 
     def service(self) -> None:
         self.busy_since = time.monotonic()

@@ -65,33 +65,50 @@ class Inbound:
         batch: list[list[bytes]] = []
         heads: list[zmq.Frame | None] = []
         self.heads = heads
-        small = -1 if self.keeps_heads else CLOSELY
-        size = 0
+        # What is larger has its head kept: of all, that is what -1 says. See `heads`.
+        others = -1 if self.keeps_heads else CLOSELY
+        small, size = -1, 0
         try:
             if self._skipping is not None and not self._skip():
                 return batch
-            while len(batch) < BATCH_MESSAGES and size < BATCH_BYTES:
+            for number in range(BATCH_MESSAGES):
                 # Not recv_multipart: it asks the socket after each frame whether there are more,
                 # which takes three times as long as the receiving. A frame knows.
-                head = frame = receive(_NOBLOCK, False)
-                frames = [frame.bytes]
-                while frame.more:
+                head = receive(_NOBLOCK, False)
+                topic = head.bytes
+                if head.more:
                     frame = receive(_NOBLOCK, False)
-                    frames.append(frame.bytes)
-                    if len(frames) == KEPT and frame.more:
-                        self._skipped, self._skipping = KEPT, head
-                        self._skip()
-                        break
-                if len(frames[0]) + len(frames[-1]) > small:
-                    small = -1  # what follows may be the same sender's, and then waits behind it
-                heads.append(head if not batch or small < 0 else None)
+                    body = frame.bytes
+                    frames = [topic, body]
+                    length = len(topic) + len(body)
+                    if frame.more:
+                        length += self._take_more(head, frames)
+                else:
+                    frames = [topic]
+                    length = len(topic)
                 batch.append(frames)
-                if self._skipping is not None:
+                if length > small:
+                    if length > CLOSELY:
+                        others = -1  # what follows may be the same sender's: it waits behind it
+                    small = others
+                    heads += [None] * (number - len(heads))
+                    heads.append(head)
+                size += length
+                if size >= BATCH_BYTES or self._skipping is not None:
                     break
-                size += len(frames[0]) + len(frames[-1])
         except zmq.Again:
             pass
+        heads += [None] * (len(batch) - len(heads))
         return batch
+
+    def _take_more(self, head: zmq.Frame, frames: list[bytes]) -> int:
+        """Add the third frame of a message, and skip what follows. Its bytes."""
+        frame = self.socket.recv(_NOBLOCK, False)
+        frames.append(frame.bytes)
+        if frame.more:
+            self._skipped, self._skipping = KEPT, head
+            self._skip()
+        return len(frames[-1])
 
     @property
     def is_skipping(self) -> bool:

@@ -671,6 +671,14 @@ class JournalReader:
         )
         return Stored(*found[0]) if found else None
 
+    def sizes(self, seqs: Sequence[int]) -> dict[int, int]:
+        """The bytes of the bodies of a few messages, by seq; without those that are gone by now."""
+        return dict(self._some("SELECT seq, length(body) FROM message", seqs))
+
+    def bodies(self, seqs: Sequence[int]) -> dict[int, bytes]:
+        """The bodies of a few messages, by seq; without those that are gone by now."""
+        return dict(self._some("SELECT seq, body FROM message", seqs))
+
     def after(self, seq: int, most: int, most_bytes: int) -> list[Stored]:
         """The messages that follow `seq`: so many and so many bytes at most, or else one."""
         sizes = self._rows(
@@ -750,9 +758,17 @@ class JournalReader:
         with suppress(sqlite3.Error):
             self._db.close()
 
+    @property
+    def identity(self) -> tuple[int, int] | None:
+        """Which file this is: device and inode."""
+        return self._identity
+
     def _check(self) -> None:
         if _identity(self.path) != self._identity:
             raise JournalError(f"journal: {self.path} was removed or replaced")
+
+    def _some(self, query: str, seqs: Sequence[int]) -> list[Any]:
+        return self._rows(f"{query} WHERE seq IN ({', '.join('?' * len(seqs))})", *seqs)
 
     def _rows(self, query: str, *parameters: object) -> list[Any]:
         self._check()

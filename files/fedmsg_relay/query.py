@@ -46,6 +46,9 @@ LONGEST_SEARCH = 10.0
 # Walks from page to page whose first message is remembered.
 MOST_WALKS = 1000
 
+# Seconds for which it is remembered where a moment is: a hub asks for it with each of its pages.
+MOMENT = 60.0
+
 # Where a message names its users: itself, `msg` and `msg.commit`, under any of these keys.
 _USER_KEYS = ("username", "user", "agent", "owner")
 _NAME_KEYS = ("username", "name")
@@ -141,12 +144,14 @@ class Pages:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._begun: OrderedDict[tuple[object, ...], int] = OrderedDict()
+        # Of a file and a moment: the first seq since then, and until when that is remembered.
+        self._moments: OrderedDict[tuple[object, float], tuple[int, float]] = OrderedDict()
 
     def find(self, reader: JournalReader, query: Query) -> Page:
         """The page asked for, empty where there is none. Raises JournalError and TooLong."""
         first, last = reader.bounds()
         if query.start is not None:
-            first = max(first, _first_since(reader, query.start))
+            first = max(first, self._since(reader, query.start, last))
         if query.end is not None:
             last = min(last, reader.first_from(math.nextafter(query.end, math.inf)) - 1)
         found: Sequence[int]
@@ -161,6 +166,24 @@ class Pages:
             found = found[::-1]
         pages = -(-len(found) // query.rows_per_page)
         return Page(pages, found[before : before + query.rows_per_page])
+
+    def _since(self, reader: JournalReader, start: float, last: int) -> int:
+        """As `_first_since`. What comes after that moment does not change where it is."""
+        key = (reader.identity, start)
+        now = time.monotonic()
+        with self._lock:
+            found, until = self._moments.get(key, (0, 0.0))
+        if now < until:
+            return found
+        found = _first_since(reader, start)
+        newest = reader.get(last) if found <= last else None
+        if newest is not None and newest.received > start:
+            with self._lock:
+                self._moments[key] = found, now + MOMENT
+                self._moments.move_to_end(key)
+                if len(self._moments) > MOST_WALKS:
+                    self._moments.popitem(last=False)
+        return found
 
     def _beginning(self, query: Query, first: int) -> int:
         """The first seq of page 1 when that was asked for.

@@ -24,8 +24,9 @@ from .message import Message
 # The most that a relay gives at once.
 ROWS_PER_PAGE = 100
 
-# Seconds for one page to arrive; attempts at a relay that is busy, and the seconds between them.
-PAGE = 30.0
+# Seconds for one page to arrive, a relay's longest wait for a turn included; attempts at a relay
+# that is busy, and the seconds between them.
+PAGE = 90.0
 ATTEMPTS = 4
 PAUSE = 2.0
 

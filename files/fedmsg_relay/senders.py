@@ -65,6 +65,8 @@ NO_DESCRIPTORS = "no descriptors left"
 # Of struct tcp_info: tcpi_bytes_received.
 _RECEIVED = struct.Struct("=128xQ")
 _INT = struct.Struct("=i")
+# A number: the arithmetic of enumerations takes longer than the asking.
+_SRCFD = int(zmq.SRCFD)
 
 _libc = ctypes.CDLL(None)
 
@@ -320,7 +322,7 @@ def abort(fd: int, address: str) -> bool:
 def sender(head: zmq.Frame) -> int:
     """The descriptor that a message has come in on, by its first frame; -1 if that is not known."""
     try:
-        return int(head.get(zmq.SRCFD))
+        return int(head.get(_SRCFD))
     except zmq.ZMQError:  # of before ZMTP 3
         return -1
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 from codecs import getincrementaldecoder
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from functools import partial
 from itertools import count
 from json.decoder import scanstring  # type: ignore[attr-defined]  # public, but not in typeshed
@@ -154,7 +154,7 @@ class Checker:
 
     def check_quickly(self, frames: list[bytes]) -> Checked | None:
         """Decide within some milliseconds, or not: None, then it is one for `check_slowly`."""
-        return self._complete(frames) or self._examined(frames)
+        return self._complete([frames])[0] or self._examined(frames)
 
     def check_slowly(
         self, frames: list[bytes], in_a_hurry: Callable[[], bool] = lambda: False
@@ -246,35 +246,49 @@ class Checker:
         )
         return Checked([topic, whole], cause, topic_text, json.loads(msg_id))
 
-    def _complete(self, frames: list[bytes]) -> Checked | None:
-        """Let a message through that is as it should be, which nearly all are; None if it is not.
+    def check_all_quickly(self, messages: Sequence[list[bytes]]) -> list[Checked | None]:
+        """As `check_quickly` for each."""
+        found = self._complete(messages)
+        if all(found):
+            return found
+        return [each or self._examined(frames) for each, frames in zip(found, messages)]
+
+    def _complete(self, messages: Sequence[list[bytes]]) -> list[Checked | None]:
+        """Let messages through that are as they should be, which nearly all are; else None.
 
         That is decided on what both parsers agree about. orjson takes nothing that json refuses,
         and where the two see different values, in integers of more than 64 bits, it is no value
         that is looked at here. What it refuses json may still take: see `_examined`.
         """
-        try:
-            topic, body = frames
-            if (
-                len(body) > AT_A_GLANCE
-                or len(topic) > LARGEST_TOPIC
-                or len(topic) + len(body) > self._max_bytes
-            ):
-                return None
-            if _may_be_too_deep(body):
-                return None
-            parsed = _loads(body)
-            if (
-                type(parsed["topic"]) is str
-                and type(msg_id := parsed["msg_id"]) is str
-                and type(timestamp := parsed["timestamp"]) in _NUMBERS
-                and _FIRST_TIMESTAMP <= timestamp <= _LAST_TIMESTAMP
-                and not (self._validated and not credentials.are_readable(parsed))
-            ):
-                return _checked((frames, None, topic.decode(), msg_id))
-        except (ValueError, KeyError, TypeError, RecursionError):
-            pass
-        return None
+        # One call for many of them, and names that are at hand: a tenth of what all of it takes.
+        most, validated = self._max_bytes, self._validated
+        found: list[Checked | None] = []
+        for frames in messages:
+            complete = None
+            try:
+                topic, body = frames
+                if (
+                    len(body) <= AT_A_GLANCE
+                    and len(topic) <= LARGEST_TOPIC
+                    and len(topic) + len(body) <= most
+                    and (
+                        body.count(b"[") + body.count(b"{") <= MAX_DEPTH
+                        or not _may_be_too_deep(body)
+                    )
+                ):
+                    parsed = _loads(body)
+                    if (
+                        type(parsed["topic"]) is str
+                        and type(msg_id := parsed["msg_id"]) is str
+                        and type(timestamp := parsed["timestamp"]) in _NUMBERS
+                        and _FIRST_TIMESTAMP <= timestamp <= _LAST_TIMESTAMP
+                        and not (validated and not credentials.are_readable(parsed))
+                    ):
+                        complete = _checked((frames, None, topic.decode(), msg_id))
+            except (ValueError, KeyError, TypeError, RecursionError):
+                pass
+            found.append(complete)
+        return found
 
     def _examined(self, frames: list[bytes]) -> Checked | None:
         if len(frames) == 1 and b"\0" in frames[0]:

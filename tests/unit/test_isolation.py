@@ -10,9 +10,12 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from tests.conftest import ROOT
 
@@ -85,3 +88,62 @@ def test_a_module_in_the_working_directory_is_not_run(tmp_path: Path, program: s
         text=True, capture_output=True,
     )  # fmt: skip
     assert not mark.exists(), mark.read_text()
+
+
+# What Ansible runs on hosts besides our programs: its modules, through Python's standard input.
+# By this variable Python (from 3.11 on) does not look for modules in the working directory.
+SAFE = {"PYTHONSAFEPATH": "1"}
+# What does something on the controller alone.
+OF_THE_CONTROLLER = {"assert", "debug", "set_fact", "include_vars", "meta", "add_host", "fail"}
+
+
+def load(path: Path) -> Any:
+    return yaml.safe_load(path.read_text())
+
+
+def on_hosts(tasks: list[dict[str, Any]], is_safe: bool = False) -> Iterator[tuple[str, bool]]:
+    """The name of each task that reaches for a host, or a file of tasks, and if it is safe."""
+    for task in tasks:
+        safe = is_safe or task.get("environment") == SAFE
+        if "block" in task:
+            for part in ("block", "rescue", "always"):
+                yield from on_hosts(task.get(part, []), safe)
+            continue
+        [*modules] = [key for key in task if key.startswith("ansible.builtin.")]
+        if modules and modules[0].rpartition(".")[2] not in OF_THE_CONTROLLER:
+            options = task[modules[0]]
+            applied = options.get("apply", {}) if isinstance(options, dict) else {}
+            yield task["name"], safe or applied.get("environment") == SAFE
+
+
+def test_what_is_found_of_tasks() -> None:
+    command = {"name": "x", "ansible.builtin.command": {}}
+    include = {"name": "y", "ansible.builtin.include_tasks": {"file": "z", "apply": {}}}
+    checks = {"name": "z", "ansible.builtin.assert": {}}
+    assert list(on_hosts([command, include, checks])) == [("x", False), ("y", False)]
+    assert list(on_hosts([{"block": [command], "environment": SAFE}])) == [("x", True)]
+    include["ansible.builtin.include_tasks"] = {"apply": {"environment": SAFE}}
+    assert list(on_hosts([include])) == [("y", True)]
+
+
+def plays() -> list[tuple[str, dict[str, Any]]]:
+    paths = sorted((ROOT / "playbooks").glob("*.yml"))
+    return [(path.name, play) for path in paths for play in load(path) if "hosts" in play]
+
+
+def test_every_play_that_becomes_root_has_python_leave_the_working_directory_out() -> None:
+    root = [(name, play) for name, play in plays() if play["become"]]
+    assert {name for name, _ in root} >= {"deploy.yml", "move.yml", "rollback.yml", "check.yml"}
+    assert [(n, play["name"]) for n, play in root if play.get("environment") != SAFE] == []
+
+
+@pytest.mark.parametrize("role", ["fedmsg_base", "fedmsg_relay"])
+def test_so_does_a_role_in_a_play_of_somebody_elses(role: str) -> None:
+    """At each of the entry points that the roles' README names, and in handlers."""
+    specs = load(ROOT / f"roles/{role}/meta/argument_specs.yml")
+    paths = [ROOT / f"roles/{role}/tasks/{name}.yml" for name in specs["argument_specs"]]
+    paths += (ROOT / f"roles/{role}/handlers").glob("*.yml")
+    found = {path.name: list(on_hosts(load(path))) for path in paths}
+    assert found["main.yml"] and "preflight.yml" in found
+    unsafe = [(name, task) for name, tasks in found.items() for task, safe in tasks if not safe]
+    assert unsafe == []

@@ -10,8 +10,13 @@ import pytest
 
 from tests.support.programs import ROOT
 
-# What runs on a host, or by upstream's interpreter, has none of ours beside it.
-ELSEWHERE = ("tests/support/", "tests/sop/on_host/", "tests/peer/upstream/")
+# What runs on a host, or by another interpreter, has none of ours beside it.
+ELSEWHERE = (
+    "tests/support/",
+    "tests/sop/on_host/",
+    "tests/peer/upstream/",
+    "tests/servers/programs/",
+)
 
 STARTS = "starts a program by itself: tests.support.programs has Child, Program and run"
 FINDS = "finds a port by itself: tests.support.ports has free_port, free_address and server"

@@ -263,7 +263,7 @@ def test_whatever_comes_in_what_goes_out_is_safe(frames: list[bytes]) -> None:
 @given(nearly_messages.map(lambda value: json.dumps(value).encode()) | st.binary())
 def test_what_is_let_through_at_a_glance_would_be_so_after_a_close_look(body: bytes) -> None:
     checker = wire.Checker(1 << 20)
-    at_a_glance = checker._complete([b"topic", body])
+    at_a_glance = checker._complete([[b"topic", body]])[0]
     assert at_a_glance in (None, checker._examined([b"topic", body]))
 
 
@@ -275,4 +275,4 @@ def test_what_is_let_through_at_a_glance_would_be_so_after_a_close_look(body: by
 def test_numbers_at_the_edge(timestamp: str) -> None:
     body = b'{"topic":"a","msg_id":"x","timestamp":%s}' % timestamp.encode()
     checker = wire.Checker(1 << 20)
-    assert checker._complete([b"t", body]) in (None, checker._examined([b"t", body]))
+    assert checker._complete([[b"t", body]])[0] in (None, checker._examined([b"t", body]))

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import bus
 import conftest
+import pytest
 from testinfra.host import Host
 
 
@@ -45,9 +49,13 @@ def test_python_finds_the_package(bus_host: Host) -> None:
     assert found == "/usr/local/lib/fedmsg-relay/fedmsg_relay/__init__.py"
 
 
-def test_no_module_of_the_login_users_home_runs_as_root(bus_host: Host) -> None:
-    """Each name of the standard library's, as a file that leaves a mark where it is imported."""
-    as_operator = bus.host(bus_host.backend.host, root=False)
+@contextmanager
+def modules_in_the_home(host: Host) -> Iterator[str]:
+    """Each name of the standard library's, as a file that leaves a mark where it is imported.
+
+    Of the login user's home; gives the path of the mark.
+    """
+    as_operator = bus.host(host.backend.host, root=False)
     home = as_operator.check_output("pwd")
     names = sorted(set(sys.stdlib_module_names) - {"sys", "builtins"})
     mark = f"{home}/imported"
@@ -55,14 +63,40 @@ def test_no_module_of_the_login_users_home_runs_as_root(bus_host: Host) -> None:
         f"for name in {' '.join(names)}; do echo \"open('{mark}', 'a').write('$name ')\""
         " > $name.py; done"
     )
-    only = ("--limit", bus_host.backend.host)
     try:
+        yield mark
+    finally:
+        host.check_output(f"rm -f {mark} {' '.join(f'{home}/{name}.py' for name in names)}")
+
+
+def test_no_module_of_the_login_users_home_runs_as_root(bus_host: Host) -> None:
+    with modules_in_the_home(bus_host) as mark:
+        only = ("--limit", bus_host.backend.host)
         runs = [bus.playbook(name, *only) for name in ("check", "deploy")]
         found = bus_host.run(f"cat {mark}").stdout
-    finally:
-        bus_host.check_output(f"rm -f {mark} {' '.join(f'{home}/{name}.py' for name in names)}")
     assert found == ""
     assert [run.returncode for run in runs] == [0, 0], runs[-1].stdout
+
+
+@pytest.mark.parametrize(
+    "advice", [{"ansible_become_flags": "-H -S -n -i"}, {"ansible_pipelining": False}]
+)
+def test_nor_does_one_where_python_does_not_know_of_it(
+    app01: Host, advice: dict[str, object]
+) -> None:
+    """With what the roles' README advises for a Python before 3.11: one without the variable."""
+    program = "/usr/local/bin/python3-as-before-3.11"
+    text = 'unset PYTHONSAFEPATH\nexec /usr/bin/python3 "$@"'
+    app01.check_output(f"printf '#!/bin/sh\n{text}\n' > {program} && chmod 755 {program}")
+    variables = {"ansible_python_interpreter": program, **advice}
+    try:
+        with modules_in_the_home(app01) as mark:
+            done = bus.playbook("check", "--limit", "app01", "--extra-vars", json.dumps(variables))
+            found = app01.run(f"cat {mark}").stdout
+    finally:
+        app01.check_output(f"rm {program}")
+    assert found == ""
+    assert done.returncode == 0, done.stdout
 
 
 def test_deploys_leave_little_in_the_syslog_and_nothing_of_the_config(bus_host: Host) -> None:
