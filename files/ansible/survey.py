@@ -4,7 +4,7 @@ The roles run it with `python3 -I -c`, after lock.py; a JSON object on standard 
 standard output answers. All keys of the request are optional:
 
     packages   names             -> packages_installed: those of them that are
-    files      path to {content or link, mode}
+    files      path to {content or sha256 or link, mode}
                                  -> files_differing: those that are missing or different
     read       paths             -> read: path to {content, mode, owner} of that file, or to null
     directories path to "mode owner"
@@ -51,6 +51,7 @@ import difflib
 import errno
 import fnmatch
 import glob
+import hashlib
 import ipaddress
 import json
 import os
@@ -199,10 +200,16 @@ def differs(path: str, file: dict[str, str]) -> bool:
                 not stat.S_ISREG(found.st_mode)
                 or (found.st_uid, found.st_gid) != (0, 0)
                 or stat.S_IMODE(found.st_mode) != int(file["mode"], 8)
-                or stream.read() != file["content"].encode()
+                or not has(stream.read(), file)
             )
     except OSError:
         return True
+
+
+def has(found: bytes, file: dict[str, str]) -> bool:
+    if "sha256" in file:
+        return hashlib.sha256(found).hexdigest() == file["sha256"]
+    return found == file["content"].encode()
 
 
 def contents(path: str) -> Optional[dict[str, str]]:
