@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -269,6 +270,16 @@ def test_each_has_a_page() -> None:
         parameters = set(page["doc"]["options"]) - {"_input"}
         code = of_file(name).__code__
         assert parameters == set(code.co_varnames[1 : code.co_argcount])
+
+
+def test_the_path_file_is_one_line_that_names_the_library() -> None:
+    """Jinja by itself drops an end of line, and every host's file would be written anew."""
+    variables = ROOT / "roles/fedmsg_base/vars/main.yml"
+    show = "msg={{ __fedmsg_base_path_file.content | to_json | b64encode }}"
+    said = run("ansible", "localhost", "--extra-vars", f"@{variables}",
+               "--module-name", "ansible.builtin.debug", "--args", show)  # fmt: skip
+    [encoded] = re.findall(r"[\w+/=]{20,}", said)
+    assert json.loads(base64.b64decode(encoded)) == "/usr/local/lib/fedmsg-relay\n"
 
 
 def test_templates_name_what_must_be_equal() -> None:
