@@ -143,6 +143,8 @@ def _journal(journal: dict[str, Any]) -> Iterator[Metric]:
     yield _counter("journal_written", help_text, _number(journal.get("written")))
     help_text = "Messages relayed that are missing from the journal"
     yield _counter("journal_missing", help_text, _number(journal.get("unjournaled")))
+    help_text = "Messages that went from the backlog before their age, for want of room"
+    yield _counter("journal_trimmed_early", help_text, _number(journal.get("trimmed_early")))
     last_seq = _number(journal.get("last_seq"))
     yield _gauge("journal_last_seq", "Sequence number of the message stored last", last_seq)
     if "clock_jumps" in journal:

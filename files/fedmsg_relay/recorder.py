@@ -59,6 +59,14 @@ SEEN = "clock-seen"
 # Seconds that `close()` gives the disk.
 CLOSE = 5.0
 
+# Seconds that a backlog which is full has to reach back, or else somebody is told; the share of its
+# age, if that is less; newest rows among which it is looked for whose they are; and the seconds
+# between two lines about it.
+SHORT = 3600.0
+SHORT_SHARE = 0.5
+LOOKED_THROUGH = 2_000
+NOTE_PERIOD = 600.0
+
 # Set by the relay, asked for at the next start.
 LISTENERS = "listeners"
 
@@ -119,6 +127,12 @@ class State:
     last_seq: int = 0
     written: int = 0
     unjournaled: int = 0
+    # Messages that went before their age since the start, for want of room; and, once the backlog
+    # reaches back for a short time only: for how long, of which topic the most is, and when.
+    trimmed_early: int = 0
+    reach: float | None = None
+    reach_topic: str | None = None
+    reach_noted: float | None = None
     # Jumps of the host's clock: how many, the last one in seconds and when, by our own time; and
     # the one back that is not followed yet.
     clock_jumps: int = 0
@@ -176,6 +190,9 @@ class Recorder:
         # Damage that the other thread has met.
         self._damage: DamageError | None = None
         self._salvage: Salvage | None = None
+        # Of the journal that is open; and when the next line about it is due.
+        self._trimmed_before = 0
+        self._note_due = 0.0
         self.wakeup, self._waker = socket.socketpair()
         for end in (self.wakeup, self._waker):
             end.setblocking(False)
@@ -311,6 +328,7 @@ class Recorder:
 
     def _open_journal(self) -> Journal:
         journal = Journal(self._path, self._max_age, self._max_bytes, self.state.last_seq)
+        self._trimmed_before = 0
         if journal.moved_aside:
             logger.error("%s", journal.moved_aside)
         if journal.aside:
@@ -367,9 +385,32 @@ class Recorder:
             self._unverified_bytes += group.bytes
         self.state.written += len(seqs)
         self.state.last_seq = journal.last_seq
+        self._note_trimmed(journal)
         stored = [(row.msg_id, seq) for row, seq in zip(group.rows, seqs) if row.submitted]
         if stored:
             self._tell(Stored(stored))
+
+    def _note_trimmed(self, journal: Journal) -> None:
+        """Tell of messages that somebody pushes out of the backlog, however old they may become."""
+        early = journal.trimmed_early - self._trimmed_before
+        if not early:
+            return
+        self._trimmed_before += early
+        self.state.trimmed_early += early
+        reach = journal.reach(self.now())
+        if reach >= min(SHORT, self._max_age * SHORT_SHARE):
+            return
+        now = time.monotonic()
+        self.state.reach, self.state.reach_noted = reach, time.time()
+        if now < self._note_due:
+            return
+        self._note_due = now + NOTE_PERIOD
+        self.state.reach_topic = topic = journal.largest_topic(LOOKED_THROUGH)
+        logger.warning(
+            "journal: full, and reaches back only %.0f s: %d messages went before their age since"
+            " the start. Of the newest, most bytes are of topic %s",
+            reach, self.state.trimmed_early, ascii(topic[:200]),
+        )  # fmt: skip
 
     def _store_singly(self, journal: Journal, group: _Group) -> list[int]:
         seqs, rows = [], []

@@ -192,7 +192,8 @@ def test_common_options_of_tail_are_taken(bus: Bus) -> None:
 def test_options_that_the_daemon_refuses(bus: Bus) -> None:
     for option in [row[0].strip("`") for row in rows("relay") if row[1] == "refused"]:
         done = programs.run([sys.executable, programs.RELAY, option, "1"])
-        assert (done.returncode, option in done.stderr) == (2, True)
+        assert done.returncode == 2
+        assert f"fedmsg-relay has no {option}: " in done.stderr
 
 
 def test_functions_that_are_not_ours() -> None:

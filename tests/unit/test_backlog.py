@@ -395,6 +395,7 @@ class TestMetrics:
             "fedmsg_relay_journal_state{state=none}": 0,
             "fedmsg_relay_journal_written_total{}": 40,
             "fedmsg_relay_journal_missing_total{}": 0,
+            "fedmsg_relay_journal_trimmed_early_total{}": 0,
             "fedmsg_relay_journal_last_seq{}": 41,
             "fedmsg_relay_journal_waiting_messages{}": 8,
             "fedmsg_relay_journal_waiting_bytes{}": 900,
