@@ -39,6 +39,8 @@ CALM = 128 << 20
 # Bytes that a connection takes by itself, whoever made it and whatever it says: no sender is to be
 # slowed down for how many listeners there are.
 CONNECTION = 28 << 10
+# So many are in the bounds above.
+USUAL = 256
 
 # Seconds between two looks at the memory, and two at all connections while all is calm: of
 # hundreds, more.
@@ -159,7 +161,7 @@ class Senders:
         self._most = max(self._most, now)
         if self._most > now and resident(self._statm) < CALM + now * CONNECTION:
             self._most = now
-        return self._most * CONNECTION
+        return max(0, self._most - USUAL) * CONNECTION
 
     def _go_on_surveying(self, memory: int) -> None:
         now = time.monotonic()

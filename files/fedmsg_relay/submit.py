@@ -34,7 +34,7 @@ from .wire import INTERNAL_ERROR, UNSEEN, Checked
 
 # Messages taken, and not yet answered, before the next one is left in its sender's queue.
 PENDING_MESSAGES = 10_000
-PENDING_BYTES = 32 << 20
+PENDING_BYTES = 24 << 20
 
 # Messages taken in one turn of the loop, and seconds for them: inbound must have its turn every few
 # milliseconds.
