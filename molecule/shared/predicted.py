@@ -38,14 +38,14 @@ def there(path):
     return open(path).read() if os.path.isfile(path) else None
 print(json.dumps({path: there(path) for path in json.load(sys.stdin)}))
 """
-SHOWN = "install | Show what is not as it is going to be"
+SHOWN = "install | Show the files that differ from this release"
 DIRECTORIES = "install | Ensure the user and its directories exist"
 ENTRY = re.compile(r"^(/\S+): (?:(\d+) bytes, (\d{4}) root:root|a link to (\S+)), was (.*)$")
 # What is not of these roles and is replaced is backed up by a task that says so. The release that
 # is replaced is kept by another, with a mark that lasts as long as the deploy.
-BACK_UP = "install | Ensure what is going to be replaced is backed up"
+BACK_UP = "install | Back up the files that the takeover replaces"
 BACKUPS = "/var/backups/fedmsg-relay"
-KEEP = "keep | Ensure the release that is replaced is kept"
+KEEP = "keep | Keep the release that this deploy replaces"
 PREVIOUS = "/usr/local/lib/fedmsg-relay.previous"
 KEPT = {PREVIOUS, f"{PREVIOUS}/release.json"}
 MARK = f"{PREVIOUS}/open"

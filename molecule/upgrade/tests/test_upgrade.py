@@ -103,7 +103,7 @@ def test_upgrade(numbered: flow.Flow, relay: Host, app01: Host, found: dict) -> 
     found["older"] = {host.backend.host: programs(host) for host in (relay, app01)}
     starts = bus.starts(relay)
     changed = run("deploy")
-    assert ("fedmsg_base : keep | Ensure the release that is replaced is kept", "app01") in changed
+    assert ("fedmsg_base : keep | Keep the release that this deploy replaces", "app01") in changed
     assert bus.starts(relay) == starts + 1
     assert schema(relay) == "2"
     assert reaches_back(relay)
