@@ -49,9 +49,15 @@ class Bus:
         )
 
     def journaled(self) -> list[str]:
-        """The msg_id of every row of the journal, in order."""
-        with closing(sqlite3.connect(self.journal)) as db:
-            return [row[0] for row in db.execute("SELECT msg_id FROM message ORDER BY seq")]
+        """The msg_id of every row of the journal, in order: none before the relay has begun it."""
+        try:
+            # Not to be made by who only looks.
+            with closing(sqlite3.connect(f"file:{self.journal}?mode=ro", uri=True)) as db:
+                return [row[0] for row in db.execute("SELECT msg_id FROM message ORDER BY seq")]
+        except sqlite3.OperationalError as error:
+            if "no such table" in str(error) or "unable to open" in str(error):
+                return []
+            raise
 
     def configure(self, name: str = "base", /, **keys: Any) -> Path:
         """Write `NAME.py` of the config. Later names win, as everywhere."""
