@@ -21,7 +21,7 @@ from .subjects import KINDS
 # Not a part: only what follows the parts.
 REPORT = "report"
 
-# The results in git, which the project's README shows ratios of.
+# The results in git, which the bench's README shows ratios of.
 PUBLISHED = ROOT / "bench" / "results"
 
 
@@ -65,7 +65,7 @@ def main() -> int:
         _draw(args.output)
     document.write(args.output, measured)
     if args.output.resolve() == PUBLISHED:
-        document.publish(ROOT / "README.md", measured)
+        document.publish(ROOT / "bench" / "README.md", measured)
     print("\n".join(["", *document.verdicts(measured)]))
     return status
 

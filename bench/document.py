@@ -57,7 +57,7 @@ def write(directory: Path, parts: dict[str, Any]) -> None:
 
 
 def publish(readme: Path, parts: dict[str, Any]) -> None:
-    """Write the ratios between their marks in the project's README."""
+    """Write the ratios between their marks in the bench's README."""
     found = ratios(parts)
     table = markdown(["with the journal on", ""], found, numbers=False) if found else []
     text = readme.read_text(encoding="utf-8")

@@ -1,4 +1,5 @@
 """fedmsg-probe: send a canary through a relay and wait for it on the other side; submit another.
+Or, with --consumer, ask a hub on this host how its consumer is.
 
 A check for Nagios and its kind: one line, perfdata, exit 0 ok, 1 warning, 2 critical, 3 unknown.
 The canary is an ordinary message on `topic_prefix.environment._heartbeat.fedmsg-probe`; upstream's
@@ -17,15 +18,18 @@ from typing import Any, Callable, NoReturn
 
 import zmq
 
-from . import __version__, diagnosis, endpoints, message, sockets
+from . import __version__, consumer, diagnosis, endpoints, message, sockets
 from . import config as global_config
 from .config import Config
 from .errors import ConfigError, FedmsgRelayError
+from .monitoring import FREQUENCY
+from .nagios import CRITICAL, OK, UNKNOWN, WARNING, Report
 from .preflight import check_addresses
 
 NAME = "fedmsg-probe"
-OK, WARNING, CRITICAL, UNKNOWN = range(4)
-WORDS = ("OK", "WARNING", "CRITICAL", "UNKNOWN")
+# Seconds, where no other number is asked for. A hub tells of itself every five.
+RELAY_TIMEOUT = 5.0
+CONSUMER_TIMEOUT = 20.0
 
 TOPIC = "_heartbeat.fedmsg-probe"
 
@@ -73,8 +77,25 @@ def main(argv: list[str] | None = None) -> int:
     except FedmsgRelayError as error:
         print(f"FEDMSG UNKNOWN - {error}")
         return UNKNOWN
-    end = time.monotonic() + args.timeout
     context = zmq.Context()
+    report = Report()
+    if args.relay or not args.consumer:
+        report.join(_relay(context, paths, submits, config, args))
+    for name in args.consumer or ():
+        report.join(_consumer(context, name, paths, config, args))
+    print(report.line("FEDMSG"))
+    context.destroy(linger=0)
+    return report.status
+
+
+def _relay(
+    context: zmq.Context[zmq.Socket[bytes]],
+    paths: Sequence[Path],
+    submits: Sequence[str],
+    config: Config,
+    args: argparse.Namespace,
+) -> Report:
+    end = time.monotonic() + (args.timeout or RELAY_TIMEOUT)
     checks: list[tuple[str, Callable[..., Answer], Any, str]] = [
         (_label("round_trip", i, paths), round_trip, path, f"{path.inbound} to {path.outbound[0]}")
         for i, path in enumerate(paths, 1)
@@ -82,7 +103,7 @@ def main(argv: list[str] | None = None) -> int:
         (_label("ack", i, submits), acknowledgement, submit, f"{submit} acknowledged")
         for i, submit in enumerate(submits, 1)
     ]
-    worst, texts, perfdata = OK, [], []
+    report = Report()
     for number, (label, check, where, done) in enumerate(checks):
         # Each gets an equal share of what is left: one that hangs leaves time to the others.
         share = (end - time.monotonic()) / (len(checks) - number)
@@ -90,19 +111,36 @@ def main(argv: list[str] | None = None) -> int:
         try:
             answer = check(context, where, config, share)
         except NoAnswer as error:
-            worst = CRITICAL
-            texts.append(str(error))
-            perfdata.append(f"{label}=U;{thresholds}")
+            report.add(CRITICAL, str(error))
+            report.perfdata.append(f"{label}=U;{thresholds}")
             continue
         milliseconds = answer.seconds * 1000
         slow = WARNING if milliseconds >= args.warning or answer.warning else OK
-        worst = max(worst, CRITICAL if milliseconds >= args.critical else slow)
-        texts.append(f"{done} in {milliseconds:.1f} ms")
-        texts += [answer.warning] * bool(answer.warning)
-        perfdata.append(f"{label}={milliseconds:.1f}ms;{thresholds}")
-    print(f"FEDMSG {WORDS[worst]} - {'; '.join(texts)} | {' '.join(perfdata)}")
-    context.destroy(linger=0)
-    return worst
+        status = CRITICAL if milliseconds >= args.critical else slow
+        report.add(status, f"{done} in {milliseconds:.1f} ms")
+        if answer.warning:
+            report.add(status, answer.warning)
+        report.perfdata.append(f"{label}={milliseconds:.1f}ms;{thresholds}")
+    return report
+
+
+def _consumer(
+    context: zmq.Context[zmq.Socket[bytes]],
+    name: str,
+    paths: Sequence[Path],
+    config: Config,
+    args: argparse.Namespace,
+) -> Report:
+    return consumer.check(
+        context,
+        name,
+        consumer.endpoints_of(args.monitoring or (), config),
+        list(dict.fromkeys(endpoint for path in paths for endpoint in path.outbound)),
+        config,
+        consumer.Limits(args.backlog, args.exceptions, args.silence),
+        args.timeout or CONSUMER_TIMEOUT,
+        f"{name}_" if len(args.consumer) > 1 else "",
+    )
 
 
 def round_trip(
@@ -257,17 +295,49 @@ def _parsed(argv: list[str] | None) -> argparse.Namespace:
     option("--submit", action="append", metavar="ENDPOINT", help="submit here, not by the config")
     option("--warning", type=float, default=500.0, metavar="MS", help="round trip (%(default)s)")
     option("--critical", type=float, default=2000.0, metavar="MS", help="round trip (%(default)s)")
-    option("--timeout", type=float, default=5.0, metavar="SECONDS", help="in all (%(default)s)")
+    option(
+        "--timeout",
+        type=float,
+        metavar="SECONDS",
+        help=f"in all ({RELAY_TIMEOUT:g}), and for each consumer ({CONSUMER_TIMEOUT:g})",
+    )
+    hub = parser.add_argument_group("a hub on this host")
+    option = hub.add_argument
+    option("--consumer", action="append", metavar="NAME", help="how it is; all: each")
+    option(
+        "--monitoring",
+        action="append",
+        metavar="SERVICE",
+        help="which hub, as fedmsg-hub: its service, or the path or endpoint of its monitoring"
+        f" socket (all in {consumer.DIRECTORY})",
+    )
+    limits = consumer.Limits()
+    option("--backlog", type=_limits, metavar="W,C", help="messages that wait (500,1000)")
+    option("--exceptions", type=_limits, metavar="W,C", help="while it is watched (1,10)")
+    option("--silence", type=_limits, metavar="W,C", help="seconds without a message (no limits)")
+    option("--relay", action="store_true", help="probe the relay, too")
+    parser.set_defaults(backlog=limits.backlog, exceptions=limits.exceptions)
     option("--version", action="version", version=f"{NAME} {__version__}")
     args = parser.parse_args(argv)
-    if args.timeout <= 0:
+    if args.timeout is not None and args.timeout <= 0:
         parser.error("--timeout must be more than 0 seconds")
+    longest = args.timeout or CONSUMER_TIMEOUT
+    if args.silence and args.silence[1] > longest - FREQUENCY:
+        enough = args.silence[1] + FREQUENCY
+        parser.error(f"--silence {args.silence[1]:g} needs a --timeout of {enough:g} or more")
     for text in (args.inbound or []) + (args.outbound or []) + (args.submit or []):
         try:
             endpoints.parse(text, "endpoint")
         except ConfigError as error:
             parser.error(str(error))
     return args
+
+
+def _limits(text: str) -> tuple[float, float]:
+    warning, critical = map(float, text.split(","))
+    if not 0 <= warning <= critical:
+        raise argparse.ArgumentTypeError(f"{text}: the first is not more than the second")
+    return warning, critical
 
 
 def _milliseconds_until(moment: float) -> int:

@@ -57,7 +57,8 @@ def second_relay(bus: Bus, other: Bus) -> Any:
 
 
 def spooled(directory: Path) -> list[dict[str, Any]]:
-    files = sorted(path for path in directory.iterdir() if path.is_file())
+    # Whoever looks while one is being written must not read half of it.
+    files = sorted(path for path in directory.iterdir() if path.name[0].isdigit())
     return [json.loads(decoded(path.read_bytes())[1]) for path in files]
 
 

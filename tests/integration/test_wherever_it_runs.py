@@ -56,7 +56,7 @@ NAMES = ("LOGNAME", "USER", "LNAME", "USERNAME", "VIRTUAL_ENV")
 
 
 def spooled(bus: Bus) -> list[Any]:
-    files = sorted((bus.directory / "spool").iterdir())
+    files = sorted(path for path in (bus.directory / "spool").iterdir() if path.name[0].isdigit())
     return [json.loads(path.read_bytes().partition(b"\n")[2]) for path in files]
 
 

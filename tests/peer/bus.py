@@ -82,9 +82,9 @@ class Bus:
 
     # Programs that go on running.
 
-    def relay(self, **variables: str) -> Program:
+    def relay(self, config: Path | None = None, **variables: str) -> Program:
         """Our relay, once it takes messages."""
-        command = [sys.executable, str(RELAY), "--config-filename", self._config()]
+        command = [sys.executable, str(RELAY), "--config-filename", str(config or self._config())]
         relay = self._start(Program, "relay", command, self._our_environment(**variables))
         relay.wait_for_line("INFO] ready")
         return relay
@@ -111,8 +111,8 @@ class Bus:
         command = [str(self._bin / "fedmsg-tail"), *options]
         return self._start(Tail, name, command, self.environment())
 
-    def hub(self, name: str = "upstream-hub") -> Hub:
-        command = [str(self._bin / "fedmsg-hub"), "--with-consumers", "recorder:Recorder"]
+    def hub(self, name: str = "upstream-hub", consumers: str = "recorder:Recorder") -> Hub:
+        command = [str(self._bin / "fedmsg-hub"), "--with-consumers", consumers]
         environment = self.environment(PYTHONPATH=str(UPSTREAM_SCRIPTS))
         return self._start(Hub, name, command, environment)
 

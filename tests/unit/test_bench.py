@@ -171,9 +171,9 @@ class TestDocuments:
 
     def test_the_readme_shows_the_ratios_of_the_results(self, tmp_path: Path) -> None:
         copy = tmp_path / "README.md"
-        shutil.copy(ROOT / "README.md", copy)
+        shutil.copy(ROOT / "bench" / "README.md", copy)
         document.publish(copy, results.load(ROOT / "bench" / "results"))
-        assert copy.read_text() == (ROOT / "README.md").read_text()
+        assert copy.read_text() == (ROOT / "bench" / "README.md").read_text()
 
     def test_a_table_of_ratios_takes_the_place_of_the_one_before(self, tmp_path: Path) -> None:
         readme = tmp_path / "README.md"

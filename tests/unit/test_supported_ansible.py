@@ -36,3 +36,17 @@ def test_the_readme_says_so() -> None:
     readme = " ".join((ROOT / "README.md").read_text().split())
     assert f"You need ansible-core {OLDEST} or later on the control host" in readme
     assert f"The tests deploy with {OLDEST} and with {NEWEST}" in readme
+
+
+def test_so_does_the_page_about_deploying() -> None:
+    assert f"ansible-core {OLDEST} or later" in (ROOT / "docs/deploying.adoc").read_text()
+
+
+def test_the_page_about_support_says_which_are_tested() -> None:
+    page = (ROOT / "docs/support.adoc").read_text().partition("== Control host")[2]
+    rows = dict(re.findall(r"^\|(2\.\d+)\n\|.*\n\|(.*)\n", page, re.M))
+    assert {version for version, state in rows.items() if re.match("tested", state)} == {
+        OLDEST,
+        NEWEST,
+    }
+    assert min(rows, key=lambda version: int(version[2:])) == OLDEST

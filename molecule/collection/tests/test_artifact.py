@@ -12,7 +12,7 @@ import pytest
 
 # What a control host needs, and what people read who have nothing else.
 DIRECTORIES = ("docs", "files", "inventory", "meta", "playbooks", "roles", "templates")
-FILES = ("CHANGELOG.md", "LICENSE", "README.md", "relay.py")
+FILES = ("CHANGELOG.md", "LICENSE", "README.md", "SECURITY.md", "relay.py")
 LINKS = {
     "files/relay.py": "../relay.py",
     "playbooks/files": "../files",
