@@ -15,7 +15,6 @@ business.
 
 from __future__ import annotations
 
-import argparse
 import logging
 import platform
 import signal
@@ -29,6 +28,7 @@ import zmq
 from fedmsg_relay import (
     __version__,
     access,
+    cli,
     endpoints,
     log,
     preflight,
@@ -271,12 +271,7 @@ def serve(config: global_config.Config, addresses: preflight.RelayAddresses) -> 
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog=NAME, description="Relay messages of a fedmsg bus.")
-    parser.add_argument("--config-filename", metavar="PATH", help="a file or a directory, not /etc")
-    parser.add_argument("--check", action="store_true", help="check the configuration and exit")
-    parser.add_argument("--version", action="version", version=f"{NAME} {__version__}")
-    args = parser.parse_args(argv)
-
+    args = cli.daemon_parser(NAME).parse_args(argv)
     keep_memory_small()
     process.prepare(NAME, SWITCH_INTERVAL)
     try:

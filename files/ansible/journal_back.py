@@ -60,6 +60,8 @@ def main(action: str, path: str, schema: int) -> None:
             with suppress(FileNotFoundError):
                 os.unlink(path + suffix)
         os.rename(beside, path)
+        # The older release knows of no index. One that does makes another.
+        remove(f"{path}-index")
 
 
 def version(path: str) -> int:

@@ -46,7 +46,7 @@ LOGGER = "/usr/local/bin/fedmsg-logger"
 # What follows the name of a log, numbered or, where logrotate.conf says dateext, dated, and that of
 # a journal.
 LOGS = r"((\.\d+|-\d{8}(-\d+)?)(\.(gz|bz2|xz|zst))?)?"
-JOURNALS = r"(\.(broken|before)-\d{8}T\d{6}(-\d+)?|\.schema-\d+)?(-wal|-shm|-journal)?"
+JOURNALS = r"(\.(broken|before)-\d{8}T\d{6}(-\d+)?|\.schema-\d+|-index)?(-wal|-shm|-journal)?"
 
 
 def main() -> int:

@@ -23,6 +23,7 @@ from typing import Any, Callable
 
 from . import health, networks, process, query
 from .health import Feed
+from .index import Index, NotYet
 from .journal import JournalError, JournalReader
 from .turns import NoTurn, Turn, Turns
 
@@ -89,13 +90,16 @@ class Backlog:
     ) -> None:
         self._feed = feed
         self._journal = journal
-        self._pages = query.Pages()
+        self._index = None if journal is None else Index(journal)
+        self._pages = query.Pages(self._index)
         self._unread = unread
         # Bytes of pages that the server has not been given yet, by address.
         self._making: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._streams = Turns(STREAMS_AT_ONCE, STREAMS_WAITING, TURN)
         self._searches = Turns(SEARCHES_AT_ONCE, SEARCHES_WAITING, TURN)
+        if self._index is not None:
+            self._index.start()
         self._answers: dict[str, Callable[[str, str], Answer]] = {
             "/": lambda *_: Answer("200 OK", [INDEX], PLAIN),
             "/raw": self._raw,
@@ -126,7 +130,7 @@ class Backlog:
             return answer
         except query.BadQuery as error:
             return _refusal("400 Bad Request", str(error))
-        except (JournalError, query.TooLong, NoTurn) as error:
+        except (JournalError, query.TooLong, NotYet, NoTurn) as error:
             return _refusal("503 Service Unavailable", str(error), Retry_After="5")
 
     def _raw(self, text: str, address: str) -> Answer:

@@ -70,6 +70,36 @@ def parser(prog: str, description: str, epilog: str | None = None) -> argparse.A
     return made
 
 
+_DAEMON_DESCRIPTION = """\
+Relay messages of a fedmsg bus: take what scripts send to the inbound and submit addresses of the
+config, keep it in the journal, and emit it to all listeners of the outbound address."""
+
+_DAEMON_EPILOG = """\
+signals:
+  SIGTERM, SIGINT  relay what has been taken so far, then end
+  SIGUSR1          hold: take messages and emit none, while listeners are restarted
+  SIGUSR2          end the hold
+
+exit status:
+  0 ended by a signal, or the configuration is valid   1 cannot start   2 usage"""
+
+
+def daemon_parser(prog: str) -> argparse.ArgumentParser:
+    """The daemon's parser. It has none of upstream's common options: a service reads a config."""
+    import argparse
+
+    made = argparse.ArgumentParser(
+        prog=prog,
+        description=_DAEMON_DESCRIPTION,
+        epilog=_DAEMON_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument("--config-filename", metavar="PATH", help="a file or a directory, not /etc")
+    made.add_argument("--check", action="store_true", help="check the configuration and exit")
+    made.add_argument("--version", action="version", version=f"{prog} {__version__}")
+    return made
+
+
 def plain(words: list[str], options: Options) -> dict[str, Any] | None:
     """What argparse would find on a command line with nothing special; None: let it look.
 

@@ -56,8 +56,11 @@ WINDOW = 1000
 WINDOW_BYTES = 8 << 20
 # Messages that are submitted together if they come at once.
 TOGETHER = 100
-# Bytes a second of a network that is still worth waiting for.
+# Bytes a second of a network that is still worth waiting for; and of one that is slow, for who has
+# time. Then no more is under way than that one passes on in a few seconds, or one message.
 SLOWEST = 1_000_000
+SLOWEST_OF_ALL = 100_000
+PATIENT_WINDOW_BYTES = 1 << 20
 
 # What a relay may suffer from, in the error's text.
 STALLED = "it does not acknowledge: it hangs, or its disk does"
@@ -71,7 +74,8 @@ _left_behind: list[zmq.Context[zmq.Socket[bytes]]] = []
 # In a child: sockets and contexts of its parent.
 _inherited: list[object] = []
 
-# What became of one message: `kind` is one of the constants above.
+# What became of one message: `kind` is one of the constants above. A message that FAILED may have
+# been sent to the relay `where`, which did not acknowledge it.
 Outcome = namedtuple("Outcome", ("kind", "where", "seq", "why"), defaults=(None, None, ""))
 
 
@@ -113,10 +117,17 @@ class Delivery:
 
     `on_outcome(tag, outcome)` is called once for each message, during a later call or the same one.
     Without a spool, what no relay takes within `timeout` seconds is FAILED.
+
+    `is_patient` is for who has time, and must not begin anew for ever: then the time starts again
+    whenever more of a message has left than at any attempt before.
     """
 
     def __init__(
-        self, config: Config, spool: Spool | None, on_outcome: Callable[[Any, Outcome], None]
+        self,
+        config: Config,
+        spool: Spool | None,
+        on_outcome: Callable[[Any, Outcome], None],
+        is_patient: bool = False,
     ) -> None:
         self._config = config
         self._spool = spool
@@ -136,11 +147,19 @@ class Delivery:
         self._bytes = 0
         self._count = 0
         self._route: _Address | None = None
+        self._sent_to: str | None = None  # the last relay that was submitted anything
         self._search_started = 0.0
         self._progress = 0.0  # when a message was last dealt with, or the first one came
         self._replied = 0.0  # when the route last replied, or was first sent something to reply to
         self._stall = self._first_stall
         self._hold_off_until = 0.0
+        self._is_patient = is_patient
+        self._slowest = SLOWEST_OF_ALL if is_patient else SLOWEST
+        self._window_bytes = PATIENT_WINDOW_BYTES if is_patient else WINDOW_BYTES
+        self._left = 0  # bytes that the route's host has taken
+        self._left_at_reply = 0
+        self._farthest = 0  # of them since a reply, at any attempt
+        self._unacknowledged_bytes = 0  # that relays were sent which do not acknowledge
         # Whether a relay that does not acknowledge was sent something.
         self.sent_unacknowledged = False
 
@@ -186,6 +205,8 @@ class Delivery:
         looking up a name, which takes long where the name service is what has failed.
         """
         linger = self._config["zmq_linger"]
+        if self._is_patient:
+            linger += 1000 * self._unacknowledged_bytes // self._slowest
         started = time.monotonic()
         for address in self._addresses:
             address.close(linger if address is self._route else 0)
@@ -230,7 +251,7 @@ class Delivery:
 
     def _has_room(self, size: int) -> bool:
         most = min(WINDOW, self._config["high_water_mark"] or WINDOW)
-        return len(self._messages) < most and self._bytes + size <= WINDOW_BYTES
+        return len(self._messages) < most and self._bytes + size <= self._window_bytes
 
     def _turn(self, descriptor: int | None = None) -> bool:
         """Wait for the next thing to happen and see to it. Whether the descriptor can be read."""
@@ -270,7 +291,7 @@ class Delivery:
                 self._publish(connection)
             if not self._messages:
                 break
-            if now >= self._progress + self._timeout + self._bytes / SLOWEST:
+            if now >= self._progress + self._timeout + self._bytes / self._slowest:
                 self._give_up()
                 break
             if self._route is None:
@@ -281,7 +302,7 @@ class Delivery:
                 if useless and self._spool is not None:
                     self._give_up()
                     break
-            return min(due, self._progress + self._timeout + self._bytes / SLOWEST)
+            return min(due, self._progress + self._timeout + self._bytes / self._slowest)
         return _NEVER
 
     def _find_route(self, now: float) -> float:
@@ -354,6 +375,7 @@ class Delivery:
             if other is not address:
                 other.close()
         self._route = address
+        self._left = self._left_at_reply = 0
         self._unsent = deque(self._messages)
         if isinstance(address.connection, Submitter):
             address.connection.forget_losses()
@@ -375,12 +397,15 @@ class Delivery:
         route = self._route
         for key, reply in connection.replies():
             self._replied = now
+            self._left_at_reply, self._farthest = self._left, 0
             self._take_reply(route, key, reply)
         if connection.is_lost():
             self._leave_route(KNOCK, LOST)
             return _NEVER
         if route.refusal is None:
             self._send_over(connection, now)
+        if self._is_patient and connection.in_flight:
+            self._look_at_progress(connection, now)
         if not connection.in_flight:
             if route.refusal is not None:
                 pause, route.ask_again = route.ask_again, min(2 * route.ask_again, ASK_AGAIN_MAX)
@@ -388,11 +413,22 @@ class Delivery:
             elif self._unsent:
                 self._leave_route(KNOCK)  # no room, though nothing is under way
             return _NEVER
-        stalled = self._replied + self._stall + self._bytes / SLOWEST
+        stalled = self._replied + self._stall + self._bytes / self._slowest
         if now >= stalled:
             self._stall *= 2  # a disk that is slow is no better at the next attempt
             self._leave_route(PAUSE, STALLED)
         return stalled
+
+    def _look_at_progress(self, connection: Submitter, now: float) -> None:
+        """Whether more of what is under way has left this host since the last look."""
+        left = connection.left()
+        if left <= self._left:
+            return
+        self._left, self._replied = left, now
+        # Not if it is sent again: a relay that hangs, too, takes what its host has room for.
+        if left - self._left_at_reply > self._farthest:
+            self._farthest = left - self._left_at_reply
+            self._progress = now
 
     def _send_over(self, connection: Submitter, now: float) -> None:
         while self._unsent:
@@ -402,6 +438,7 @@ class Delivery:
             if not connection.submit(self._unsent[0], message.topic, message.body):
                 break
             message.handed = True
+            self._sent_to = connection.endpoint
             self._unsent.popleft()
         connection.flush()
 
@@ -434,6 +471,7 @@ class Delivery:
                 self._give_up()
                 return
             self.sent_unacknowledged = True
+            self._unacknowledged_bytes += len(message.topic) + len(message.body)
             self._settle(self._unsent.popleft(), Outcome(HANDED, route.endpoint))
 
     def _all_refuse(self, now: float) -> bool:
@@ -457,7 +495,8 @@ class Delivery:
                 self._settle(key, Outcome(SPOOLED, path))
                 continue
             why = why or self.why()
-            self._settle(key, Outcome(FAILED, why=f"{why}; and {path}" if path else why))
+            where = self._sent_to if self._messages[key].handed else None
+            self._settle(key, Outcome(FAILED, where, why=f"{why}; and {path}" if path else why))
         self._unsent.clear()
 
     def _settle(self, key: int, outcome: Outcome) -> None:

@@ -1,15 +1,16 @@
 """Empty the spool: `fedmsg-logger --drain`, which a systemd unit runs as the spool's owner.
 
-Oldest first. A file is removed once a relay has acknowledged its message or, where a relay does not
-acknowledge, once all of it has left this host. One that can never be delivered is moved to
-`failed/` with the reason beside it, and holds up no other.
+Users take turns, and the oldest of each go first: see spooled.py. A file is removed once a relay
+has acknowledged its message or, where a relay does not acknowledge, once all of it has left this
+host.
+One that can never be delivered is moved to `failed/` with the reason beside it, and holds up no
+other. Nor does one that takes long: a large message goes when all others that were there have gone.
 """
 
 from __future__ import annotations
 
 import errno
 import fcntl
-import heapq
 import os
 import stat
 import sys
@@ -18,20 +19,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
+from . import quota, spooled
 from .config import Config
 from .delivery import ACKED, HANDED, REFUSED, Delivery, Outcome
+from .delivery import FAILED as NOT_DELIVERED
 from .errors import SpoolError
-from .spool import FAILED, FULL, decoded
+from .spool import FAILED, decoded
+from .spooled import Spooled
 from .wire import Checker
 
 # Seconds for which no relay may take anything before the rest is left for the next time.
 TIMEOUT = 20
-# Milliseconds for messages to leave for a relay that does not acknowledge.
+# Milliseconds for messages to leave for a relay that does not acknowledge, and more for large ones.
 LINGER = 10_000
 
-# Files that are listed at a time: so many names are held in memory, however many there are.
-BATCH = 10_000
-# And files that are sent at a time to a relay that does not acknowledge.
+# Seconds for which what is listed is sent before it is listed anew, with what others have added.
+# And for large messages, of which one at least is sent.
+ROUND = 10.0
+LARGE_ROUND = 1.0
+# Large messages of which a relay took a part only, before the rest is left for the next time.
+MOST_FAILED = 3
+# Files that are sent at a time to a relay that does not acknowledge.
 UNACKNOWLEDGED = 500
 UNACKNOWLEDGED_BYTES = 8 << 20
 
@@ -90,67 +98,72 @@ class _Drain:
         self._delivery: Delivery | None = None
         self._handed: list[str] = []  # to a relay that does not acknowledge, and not known to leave
         self._handed_bytes = 0
-        self._stuck: set[str] = set()  # what cannot even be moved to failed/
+        # What cannot even be moved to failed/, and large messages that a relay took a part of only.
+        self._passed_over: set[str] = set()
+        self._last_large = -1  # the owner of the one that was sent last
+        self._parts = 0
         self._delivered = 0
         self._failures = 0
         self._left: str | None = None
+        self._why: str | None = None  # some were passed over
 
     def run(self) -> Drained:
         try:
             while self._left is None:
-                names = self._oldest()
-                if not names:
+                rest, large = spooled.parted(self._scan())
+                if not rest and not large:
                     break
-                for name in names:
-                    self._deliver(name)
-                    if self._left is not None:
-                        break
-                if self._delivery is not None:
-                    self._delivery.finish()
-                self._flush()
+                self._send(rest, ROUND)
+                self._send(self._others_first(large), LARGE_ROUND)
         finally:
             if self._delivery is not None:
                 self._delivery.close(leaving=True)
         self._prune_failed()
-        return Drained(self._delivered, self._failures, self._left)
+        return Drained(self._delivered, self._failures, self._left or self._why)
 
-    def _oldest(self) -> list[str]:
-        """The first BATCH names in order of time; on the way, see to what is not messages."""
-        used = 0
+    def _scan(self) -> dict[int, list[Spooled]]:
+        """What waits, by owner; on the way, see to what is not messages."""
+        found = spooled.scan(self._directory, self._passed_over, self._tidy)
+        about, most = os.fstat(self._directory), self._config["publisher_spool_max_bytes"]
+        with suppress(OSError):  # it may be the disk itself that is full
+            quota.mark(
+                self._directory,
+                {
+                    user
+                    for user in found.used
+                    if quota.room(about, found.used, most, user) < quota.BLOCK
+                },
+            )
+        return found.waiting
 
-        def names() -> Iterator[str]:
-            nonlocal used
-            with os.scandir(self._directory) as entries:
-                for entry in entries:
-                    try:
-                        about = entry.stat(follow_symlinks=False)
-                    except FileNotFoundError:
-                        continue
-                    used += about.st_blocks * 512
-                    if entry.name.startswith("."):
-                        self._tidy(entry.name, about)
-                    elif not stat.S_ISDIR(about.st_mode) and entry.name not in self._stuck:
-                        yield entry.name
+    def _others_first(self, large: list[Spooled]) -> list[Spooled]:
+        """Whoever sent the last large message waits until another user has had a turn."""
+        return sorted(large, key=lambda each: each.owner == self._last_large)
 
-        oldest = heapq.nsmallest(BATCH, names())
-        self._mark(is_full=used >= self._config["publisher_spool_max_bytes"])
-        return oldest
+    def _send(self, files: list[Spooled], seconds: float) -> None:
+        """Send what was listed, one file at least, and stop after so many seconds."""
+        end = time.monotonic() + seconds
+        for each in files:
+            if each.size > spooled.LARGE:
+                self._last_large = each.owner
+                self._deliver(each.name)
+                self._finish()  # by itself: nothing is to wait behind it
+            else:
+                self._deliver(each.name)
+            if self._left is not None or time.monotonic() > end:
+                break
+        self._finish()
+
+    def _finish(self) -> None:
+        if self._delivery is not None:
+            self._delivery.finish()
+        self._flush()
 
     def _tidy(self, name: str, about: os.stat_result) -> None:
         # Not the time of modification, which its owner may set as he likes.
         stale = time.time() - about.st_ctime > STALE
-        if name != FULL and stale and not stat.S_ISDIR(about.st_mode):
+        if stale and not stat.S_ISDIR(about.st_mode):
             self._remove(name)
-
-    def _mark(self, is_full: bool) -> None:
-        with suppress(OSError):  # someone may have put anything there, and may have his way
-            theirs = os.stat(FULL, dir_fd=self._directory, follow_symlinks=False)
-            if theirs.st_uid != os.geteuid() or not is_full:
-                os.unlink(FULL, dir_fd=self._directory)
-        if is_full:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-            with suppress(OSError):
-                os.close(os.open(FULL, flags, 0o600, dir_fd=self._directory))
 
     def _deliver(self, name: str) -> None:
         try:
@@ -161,7 +174,7 @@ class _Drain:
             self._fail(name, getattr(error, "strerror", None) or str(error))
             return
         if self._delivery is None:
-            self._delivery = Delivery(self._config, None, self._take)
+            self._delivery = Delivery(self._config, None, self._take, is_patient=True)
         self._delivery.put(topic, body, (name, len(topic) + len(body)))
         full = self._handed_bytes >= UNACKNOWLEDGED_BYTES or len(self._handed) >= UNACKNOWLEDGED
         if full:
@@ -206,6 +219,13 @@ class _Drain:
             self._handed_bytes += size
         elif outcome.kind == REFUSED:
             self._fail(name, f"{outcome.where} refused it: {outcome.why}")
+        elif outcome.kind == NOT_DELIVERED and outcome.where and size > spooled.LARGE:
+            # It may be that one and no other: it takes too long for a line that does not hold.
+            self._passed_over.add(name)
+            self._parts += 1
+            self._why = outcome.why
+            if self._parts >= MOST_FAILED:
+                self._left = outcome.why
         else:
             self._left = outcome.why
 
@@ -220,7 +240,7 @@ class _Drain:
                 self._remove(name)
             self._delivered += len(self._handed)
         else:
-            self._left = f"a relay did not take all of it within {LINGER / 1000:g} s"
+            self._left = "a relay that does not acknowledge did not take all of it in time"
         self._handed, self._handed_bytes = [], 0
 
     def _fail(self, name: str, reason: str) -> None:
@@ -236,7 +256,7 @@ class _Drain:
         except FileNotFoundError:
             return
         except OSError as error:
-            self._stuck.add(name)
+            self._passed_over.add(name)
             reason = f"{reason}; and it cannot be moved to {FAILED}/: {error.strerror}"
         self._failures += 1
         if self._failures <= SHOWN:
@@ -309,12 +329,16 @@ def _opened(path: str, flags: int = 0, dir_fd: int | None = None) -> Iterator[in
 
 @contextmanager
 def _opened_failed(path: str, directory: int) -> Iterator[int]:
+    # Anyone can take the name where there is none: whoever has, shall not stop the delivery.
+    with suppress(FileNotFoundError):
+        there = os.stat(FAILED, dir_fd=directory, follow_symlinks=False)
+        if there.st_uid != os.geteuid():
+            quota.set_aside(directory, FAILED)
     with suppress(FileExistsError):
         os.mkdir(FAILED, 0o700, dir_fd=directory)
     try:
         with _opened(FAILED, os.O_NOFOLLOW, directory) as failed:
             about = os.fstat(failed)
-            # Anyone can make a directory of that name where there is none, and keep it.
             if about.st_uid != os.geteuid() or stat.S_IMODE(about.st_mode) & 0o077:
                 raise SpoolError(
                     f"{os.path.join(path, FAILED)} must belong to the owner of {path}, with mode"

@@ -679,6 +679,31 @@ class JournalReader:
         """The bodies of a few messages, by seq; without those that are gone by now."""
         return dict(self._some("SELECT seq, body FROM message", seqs))
 
+    def msg_id(self, seq: int) -> str | None:
+        """The msg_id of a message, or None if it is gone by now."""
+        found = self._rows("SELECT msg_id FROM message WHERE seq = ?", seq)
+        return str(found[0][0]) if found else None
+
+    def sizes_between(self, first: int, last: int) -> list[tuple[int, int]]:
+        """The seqs from `first` to `last`, both included, and the bytes of the bodies."""
+        return self._rows(
+            "SELECT seq, length(body) FROM message WHERE seq BETWEEN ? AND ? ORDER BY seq",
+            first, last,
+        )  # fmt: skip
+
+    def between(
+        self, first: int, last: int, largest: int
+    ) -> list[tuple[int, str, str, int, bytes | None]]:
+        """The messages from `first` to `last`: seq, topic, msg_id, bytes of the body, and that.
+
+        In place of a body of more than `largest` bytes there is None.
+        """
+        return self._rows(
+            "SELECT seq, topic, msg_id, length(body), CASE WHEN length(body) <= ? THEN body END"
+            " FROM message WHERE seq BETWEEN ? AND ? ORDER BY seq",
+            largest, first, last,
+        )  # fmt: skip
+
     def after(self, seq: int, most: int, most_bytes: int) -> list[Stored]:
         """The messages that follow `seq`: so many and so many bytes at most, or else one."""
         sizes = self._rows(

@@ -115,7 +115,7 @@ def main(argv: list[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
     given = _plain(words)
     if given is None:
-        given = vars(_parser().parse_args(words))
+        given = vars(parser().parse_args(words))
     verbose = "verbose" in given
     try:
         config = cli.configured(
@@ -144,14 +144,14 @@ def _plain(words: list[str]) -> dict[str, Any] | None:
     return given
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = cli.parser(NAME, _DESCRIPTION, _EPILOG)
+def parser() -> argparse.ArgumentParser:
+    made = cli.parser(NAME, _DESCRIPTION, _EPILOG)
     for name, option in _OPTIONS.items():
-        parser.add_argument(name, **option)
-    spool = parser.add_mutually_exclusive_group()
+        made.add_argument(name, **option)
+    spool = made.add_mutually_exclusive_group()
     for name, option in _SPOOL_OPTIONS.items():
         spool.add_argument(name, **option)
-    return parser
+    return made
 
 
 def _publish(config: Config, report: _Report) -> int:

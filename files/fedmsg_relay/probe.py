@@ -33,6 +33,23 @@ CONSUMER_TIMEOUT = 20.0
 
 TOPIC = "_heartbeat.fedmsg-probe"
 
+_DESCRIPTION = """\
+Send a message through each relay of the config and wait for it on the other side; submit another
+and wait for the acknowledgement. With --consumer, check a hub on this host instead. Prints one line
+with performance data, for Nagios and its kind.
+
+The message is an ordinary one, on topic_prefix.environment._heartbeat.fedmsg-probe, which
+fedmsg-tail hides by default."""
+
+_EPILOG = """\
+examples:
+  fedmsg-probe --warning 100 --critical 1000
+  fedmsg-probe --host busgateway01
+  fedmsg-probe --consumer all --monitoring fedmsg-hub
+
+exit status:
+  0 OK   1 WARNING   2 CRITICAL   3 UNKNOWN: the configuration or an option is wrong"""
+
 # Seconds between two canaries. One may be lost: a relay tells libzmq's thread of a new listener's
 # subscription a moment after the listener's side believes it made.
 REPEAT = 0.1
@@ -285,9 +302,14 @@ def _same_host(inbound: str, outbound: list[str]) -> tuple[str, ...]:
     return same or tuple(outbound)
 
 
-def _parsed(argv: list[str] | None) -> argparse.Namespace:
-    parser = _Parser(prog=NAME, description=(__doc__ or "").split("\n\n", 1)[1])
-    option = parser.add_argument
+def parser() -> argparse.ArgumentParser:
+    made = _Parser(
+        prog=NAME,
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    option = made.add_argument
     option("--config-filename", metavar="PATH", help="read this file or directory, not /etc")
     option("--host", metavar="HOST", help="probe the relay there, on the ports of the config")
     option("--inbound", action="append", metavar="ENDPOINT", help="probe this, not the config's")
@@ -301,35 +323,47 @@ def _parsed(argv: list[str] | None) -> argparse.Namespace:
         metavar="SECONDS",
         help=f"in all ({RELAY_TIMEOUT:g}), and for each consumer ({CONSUMER_TIMEOUT:g})",
     )
-    hub = parser.add_argument_group("a hub on this host")
+    option("--version", action="version", version=f"{NAME} {__version__}")
+    hub = made.add_argument_group("a hub on this host")
     option = hub.add_argument
-    option("--consumer", action="append", metavar="NAME", help="how it is; all: each")
+    option(
+        "--consumer",
+        action="append",
+        metavar="NAME",
+        help="check this consumer of a hub; all: each",
+    )
     option(
         "--monitoring",
         action="append",
         metavar="SERVICE",
-        help="which hub, as fedmsg-hub: its service, or the path or endpoint of its monitoring"
+        help="the hub: its service, such as fedmsg-hub, or the path or endpoint of its monitoring"
         f" socket (all in {consumer.DIRECTORY})",
     )
     limits = consumer.Limits()
     option("--backlog", type=_limits, metavar="W,C", help="messages that wait (500,1000)")
-    option("--exceptions", type=_limits, metavar="W,C", help="while it is watched (1,10)")
+    option(
+        "--exceptions", type=_limits, metavar="W,C", help="exceptions while it is watched (1,10)"
+    )
     option("--silence", type=_limits, metavar="W,C", help="seconds without a message (no limits)")
     option("--relay", action="store_true", help="probe the relay, too")
-    parser.set_defaults(backlog=limits.backlog, exceptions=limits.exceptions)
-    option("--version", action="version", version=f"{NAME} {__version__}")
-    args = parser.parse_args(argv)
+    made.set_defaults(backlog=limits.backlog, exceptions=limits.exceptions)
+    return made
+
+
+def _parsed(argv: list[str] | None) -> argparse.Namespace:
+    options = parser()
+    args = options.parse_args(argv)
     if args.timeout is not None and args.timeout <= 0:
-        parser.error("--timeout must be more than 0 seconds")
+        options.error("--timeout must be more than 0 seconds")
     longest = args.timeout or CONSUMER_TIMEOUT
     if args.silence and args.silence[1] > longest - FREQUENCY:
         enough = args.silence[1] + FREQUENCY
-        parser.error(f"--silence {args.silence[1]:g} needs a --timeout of {enough:g} or more")
+        options.error(f"--silence {args.silence[1]:g} needs a --timeout of {enough:g} or more")
     for text in (args.inbound or []) + (args.outbound or []) + (args.submit or []):
         try:
             endpoints.parse(text, "endpoint")
         except ConfigError as error:
-            parser.error(str(error))
+            options.error(str(error))
     return args
 
 

@@ -13,14 +13,17 @@ import threading
 import time
 from array import array
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Callable
+from typing import Any, Callable, Protocol
 from urllib.parse import parse_qs
 
 from . import message
 from .errors import FedmsgRelayError
+from .index import Index, NoIndex, Part
 from .journal import JournalReader
+from .words import Words, users_of
 
 # datagrepper's.
 DEFAULT_ROWS = 25
@@ -49,10 +52,6 @@ MOST_WALKS = 1000
 # Seconds for which it is remembered where a moment is: a hub asks for it with each of its pages.
 MOMENT = 60.0
 
-# Where a message names its users: itself, `msg` and `msg.commit`, under any of these keys.
-_USER_KEYS = ("username", "user", "agent", "owner")
-_NAME_KEYS = ("username", "name")
-
 
 class BadQuery(FedmsgRelayError):
     """A parameter cannot be used: the text names it."""
@@ -77,6 +76,10 @@ class Query:
     page: int
     descending: bool
     walk: tuple[object, ...]
+
+    @property
+    def words(self) -> Words:
+        return Words(topics=self.topics, users=self.users)
 
 
 @dataclass(frozen=True)
@@ -141,7 +144,8 @@ def parameters(text: str, known: Sequence[str]) -> dict[str, list[str]]:
 class Pages:
     """Finds pages. One for all threads: it remembers where a walk through the pages began."""
 
-    def __init__(self) -> None:
+    def __init__(self, index: Index | None = None) -> None:
+        self._index = index
         self._lock = threading.Lock()
         self._begun: OrderedDict[tuple[object, ...], int] = OrderedDict()
         # Of a file and a moment: the first seq since then, and until when that is remembered.
@@ -154,18 +158,14 @@ class Pages:
             first = max(first, self._since(reader, query.start, last))
         if query.end is not None:
             last = min(last, reader.first_from(math.nextafter(query.end, math.inf)) - 1)
-        found: Sequence[int]
-        if query.topics or query.users:
-            found = _search(reader, first, last, query)
-        else:
+        if not query.words:
             # The seqs are consecutive, so they need not be read to be counted.
             first = self._beginning(query, first)
-            found = range(first, last + 1)
-        before = (query.page - 1) * query.rows_per_page
-        if query.descending:
-            found = found[::-1]
-        pages = -(-len(found) // query.rows_per_page)
-        return Page(pages, found[before : before + query.rows_per_page])
+            return _page(query, _Run(range(first, last + 1)))
+        if self._index is not None and first <= last:
+            with suppress(NoIndex):  # then it takes longer
+                return _page(query, _indexed(self._index, reader, first, last, query))
+        return _page(query, _Run(_search(reader, first, last, query)))
 
     def _since(self, reader: JournalReader, start: float, last: int) -> int:
         """As `_first_since`. What comes after that moment does not change where it is."""
@@ -202,6 +202,69 @@ class Pages:
             return min(first, self._begun.get(query.walk, first))
 
 
+def _indexed(index: Index, reader: JournalReader, first: int, last: int, query: Query) -> _Parts:
+    index.wait_for(reader, first, last)
+    end = time.monotonic() + LONGEST_SEARCH
+
+    def is_of(seq: int, users: Collection[str]) -> bool:
+        if time.monotonic() > end:
+            raise TooLong(_TOO_LONG)
+        return _names(reader, seq, users)
+
+    return _Parts(index.find(first, last, query.words, is_of))
+
+
+def _page(query: Query, found: _Found) -> Page:
+    number = len(found)
+    pages = -(-number // query.rows_per_page)
+    before = (query.page - 1) * query.rows_per_page
+    most = min(query.rows_per_page, number - before)
+    if most <= 0:
+        return Page(pages, [])
+    if query.descending:
+        return Page(pages, found.some(number - before - most, most)[::-1])
+    return Page(pages, found.some(before, most))
+
+
+class _Found(Protocol):
+    """The seqs that were found, ascending."""
+
+    def __len__(self) -> int: ...
+
+    def some(self, at: int, number: int) -> Sequence[int]:
+        """So many from the one at that place, counted from 0."""
+
+
+@dataclass(frozen=True)
+class _Run:
+    seqs: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.seqs)
+
+    def some(self, at: int, number: int) -> Sequence[int]:
+        return self.seqs[at : at + number]
+
+
+class _Parts:
+    """Of most parts it is enough to know how many they are."""
+
+    def __init__(self, parts: Sequence[Part]) -> None:
+        self._parts = parts
+        self._number = sum(part.number for part in parts)
+
+    def __len__(self) -> int:
+        return self._number
+
+    def some(self, at: int, number: int) -> Sequence[int]:
+        found: list[int] = []
+        for part in self._parts:
+            if at < part.number and len(found) < number:
+                found += part.seqs()[at : at + number - len(found)]
+            at = max(0, at - part.number)
+        return found
+
+
 def find_id(reader: JournalReader, msg_id: str) -> int | None:
     """The seq of the message with that msg_id, or None. Raises JournalError and TooLong."""
     indexed = reader.find([msg_id])
@@ -222,22 +285,6 @@ def find_id(reader: JournalReader, msg_id: str) -> int | None:
     return None
 
 
-def users_of(body: Any) -> Iterator[str]:
-    """The users a message names: who sent it, and those its `msg` and `msg.commit` tell of.
-
-    Under the keys `username`, `user`, `agent` and `owner`, a string or an object with a `username`
-    or a `name`.
-    """
-    msg = body.get("msg") if isinstance(body, dict) else None
-    commit = msg.get("commit") if isinstance(msg, dict) else None
-    for part in (body, msg, commit):
-        if not isinstance(part, dict):
-            continue
-        for named in map(part.get, _USER_KEYS):
-            names = map(named.get, _NAME_KEYS) if isinstance(named, dict) else [named]
-            yield from (name for name in names if isinstance(name, str))
-
-
 def _first_since(reader: JournalReader, start: float) -> int:
     """The first seq received since `start`, or stamped so by a publisher whose clock is ahead."""
     first = reader.first_from(start)
@@ -255,7 +302,7 @@ def _first_since(reader: JournalReader, start: float) -> int:
 def _search(reader: JournalReader, first: int, last: int, query: Query) -> array[int]:
     wanted = set(query.users)
     # As JSON writes a name, with and without escapes: SQLite looks for these without parsing.
-    containing = sorted({text.encode() for user in wanted for text in _written(user)})
+    containing = sorted({text for user in wanted for text in _written(user)})
     found = array("q")
     end = time.monotonic() + LONGEST_SEARCH
     # A stretch at a time: a statement that reads for long would hold up the journal's upkeep.
@@ -271,10 +318,17 @@ def _search(reader: JournalReader, first: int, last: int, query: Query) -> array
     return found
 
 
-def _written(user: str) -> Iterator[str]:
-    yield json.dumps(user)
+def _written(user: str) -> Iterator[bytes]:
+    yield json.dumps(user).encode()
     if not user.isascii():
-        yield json.dumps(user, ensure_ascii=False)
+        with suppress(UnicodeEncodeError):  # half of a surrogate pair has to be escaped
+            yield json.dumps(user, ensure_ascii=False).encode()
+
+
+def _names(reader: JournalReader, seq: int, users: Collection[str]) -> bool:
+    """Whether the message names one of them. Most that do not need not be parsed for it."""
+    containing = [text for user in users for text in _written(user)]
+    return bool(reader.search(seq, seq, (), containing)) and _is_of(reader, seq, set(users))
 
 
 def _is_of(reader: JournalReader, seq: int, wanted: set[str]) -> bool:
@@ -312,4 +366,6 @@ def _number(key: str, text: str, kind: Callable[[str], Any], wanted: str) -> Any
 _TIMES = ("start", "end", "delta")
 _ONE = (*_TIMES, "rows_per_page", "page", "order")
 _SEVERAL = ("topic", "user")
-_TOO_LONG = f"the search took more than {LONGEST_SEARCH:g} s: ask for a shorter time"
+_TOO_LONG = (
+    f"the search took more than {LONGEST_SEARCH:g} s, without the help of an index: ask again later"
+)

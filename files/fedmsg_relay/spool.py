@@ -3,7 +3,7 @@
 Any user may add a file to the directory; none but its owner, who drains it, can list it or read the
 files (mode 3733: others may create, not list; the sticky bit keeps them from removing what is not
 theirs; the files, mode 0640, are of the directory's group by its setgid bit). The owner keeps a
-subdirectory `failed` and, while the spool is full, a file `.full`, since others cannot count.
+subdirectory `failed`, and one of marks for users whose share of the spool is used up: see quota.py.
 
 A file is the topic, a newline, and the body, which is JSON in one line. Its name sorts by time.
 """
@@ -14,6 +14,7 @@ import os
 import stat
 import time
 
+from . import quota
 from .errors import SpoolError
 
 TYPE_CHECKING = False
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 TEMPORARY = ".tmp-"  # begins the name of a file that is being written
-FULL = ".full"
 FAILED = "failed"
 
 # Files that are written together: they are open meanwhile, of 1,024 that a process may have.
@@ -42,7 +42,7 @@ class Spool:
     def __init__(self, directory: str, max_bytes: int) -> None:
         self.directory = directory
         self._max_bytes = max_bytes
-        self._used: int | None = None
+        self._room: int | None = None  # where this user may count
         self._last = 0
 
     def write(self, topic: bytes, body: bytes) -> str:
@@ -109,8 +109,8 @@ class Spool:
         except BaseException:
             file.abandon()
             raise
-        if self._used is not None:
-            self._used += _blocks(len(content))
+        if self._room is not None:
+            self._room -= _blocks(len(content))
         return file
 
     def _new_name(self) -> str:
@@ -119,10 +119,11 @@ class Spool:
         return f"{self._last:020d}-{os.urandom(8).hex()}"
 
     def _check_room(self, directory: os.stat_result, size: int) -> None:
-        if self._is_full(directory, size):
+        if not self._has_room(directory, _blocks(size)):
+            whose = " for this user's messages" if quota.is_shared(directory) else ""
             raise SpoolError(
-                f"spool {self.directory} is full: it may take {self._max_bytes} bytes of the disk"
-                " (publisher_spool_max_bytes)"
+                f"spool {self.directory} is full{whose}: it may take {self._max_bytes} bytes of the"
+                " disk (publisher_spool_max_bytes)"
             )
         room = os.statvfs(self.directory)
         reserved = min(_RESERVED_BYTES, int(room.f_blocks * room.f_frsize * _RESERVED))
@@ -132,18 +133,15 @@ class Spool:
         ):
             raise SpoolError(f"spool {self.directory}: its file system is nearly full")
 
-    def _is_full(self, directory: os.stat_result, size: int) -> bool:
-        try:
-            # Anyone could have made one. The owner's says what only the owner can know.
-            if os.lstat(os.path.join(self.directory, FULL)).st_uid == directory.st_uid:
-                return True
-        except FileNotFoundError:
-            pass
+    def _has_room(self, directory: os.stat_result, size: int) -> bool:
+        """Whether this user may add so many bytes."""
+        user = os.geteuid()
         if not os.access(self.directory, os.R_OK):
-            return False
-        if self._used is None or self._used + _blocks(size) > self._max_bytes:
-            self._used = used_bytes(self.directory)  # it may have been drained meanwhile
-        return self._used + _blocks(size) > self._max_bytes
+            return not quota.is_marked(self.directory, directory, user)
+        if self._room is None or self._room < size:  # it may have been drained meanwhile
+            used = quota.used_by_owner(self.directory)
+            self._room = quota.room(directory, used, self._max_bytes, user)
+        return self._room >= size
 
 
 class _File:
@@ -209,17 +207,5 @@ def decoded(content: bytes) -> tuple[bytes, bytes]:
     return topic, body
 
 
-def used_bytes(directory: str) -> int:
-    """What the spool's files take of the disk. For who may list it; raises OSError."""
-    used = 0
-    with os.scandir(directory) as entries:
-        for entry in entries:
-            try:
-                used += entry.stat(follow_symlinks=False).st_blocks * 512
-            except FileNotFoundError:  # drained meanwhile
-                continue
-    return used
-
-
 def _blocks(size: int) -> int:
-    return -(-size // 4096) * 4096
+    return -(-size // quota.BLOCK) * quota.BLOCK

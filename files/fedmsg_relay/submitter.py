@@ -100,6 +100,15 @@ class Submitter:
         except OSError:
             self._lose()
 
+    def left(self) -> int:
+        """Bytes of this connection that the relay's host has taken, as its kernel tells ours."""
+        if self._socket is None:
+            return 0
+        from . import progress
+
+        now = progress.of(self._socket.fileno())
+        return now.acked if now is not None else 0
+
     def replies(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """Key and reply of every answer that is here. Never waits."""
         self._serve()

@@ -37,6 +37,14 @@ the time before comes first; nothing is left out between the two, and nothing is
 
 A message that is not readable is reported on standard error, and never ends this command."""
 
+_EPILOG = """\
+examples:
+  fedmsg-tail --really-pretty --topic org.fedoraproject.dev.git
+  fedmsg-tail --since 10m --query msg.commit.repo,topic
+
+exit status:
+  0 ended by its reader or by Ctrl-C   2 usage or configuration"""
+
 
 # Options of upstream's that need its fedmsg.meta, and what there is instead.
 _REFUSED = {
@@ -55,21 +63,7 @@ class _Refusal(argparse.Action):
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = cli.parser(NAME, _DESCRIPTION)
-    option = parser.add_argument
-    option("--topic", metavar="PREFIX", help="only topics that begin with this")
-    option("--since", type=_since, metavar="TIME", help="begin so long ago: 90s, 10m, 2h or 1d")
-    option("--query", metavar="KEYS", help="only these parts, such as 'msg.commit.repo,topic'")
-    option("--pretty", action="store_true", help="print over several lines, with dates")
-    option("--really-pretty", action="store_true", help="print indented JSON, in colour")
-    option("--exclude", dest="exclusive_regexp", metavar="REGEXP", help="no topics that match")
-    option("--include", dest="inclusive_regexp", metavar="REGEXP", help="only topics that match")
-    for name, instead in _REFUSED.items():
-        refused = f"{NAME} has no {name}: {instead}"
-        option(name, nargs="?", action=_Refusal, const=refused, help=argparse.SUPPRESS)
-    option("--validate", dest="validate_signatures", action="store_true", help="check signatures")
-    option("--no-validate", dest="validate_signatures", action="store_false", help="do not")
-    args = parser.parse_args(argv)
+    args = parser().parse_args(argv)
     # Like any filter, end quietly when the reader of our output is gone.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:
@@ -92,6 +86,24 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print()
     return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    made = cli.parser(NAME, _DESCRIPTION, _EPILOG)
+    option = made.add_argument
+    option("--topic", metavar="PREFIX", help="only topics that begin with this")
+    option("--since", type=_since, metavar="TIME", help="begin so long ago: 90s, 10m, 2h or 1d")
+    option("--query", metavar="KEYS", help="only these parts, such as 'msg.commit.repo,topic'")
+    option("--pretty", action="store_true", help="print over several lines, with dates")
+    option("--really-pretty", action="store_true", help="print indented JSON, in colour")
+    option("--exclude", dest="exclusive_regexp", metavar="REGEXP", help="no topics that match")
+    option("--include", dest="inclusive_regexp", metavar="REGEXP", help="only topics that match")
+    for name, instead in _REFUSED.items():
+        refused = f"{NAME} has no {name}: {instead}"
+        option(name, nargs="?", action=_Refusal, const=refused, help=argparse.SUPPRESS)
+    option("--validate", dest="validate_signatures", action="store_true", help="check signatures")
+    option("--no-validate", dest="validate_signatures", action="store_false", help="do not")
+    return made
 
 
 def connect(subscriber: zmq.Socket[bytes], config: Config) -> int:

@@ -4,31 +4,25 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fedmsg_relay import drain
+from fedmsg_relay import drain, quota
 from fedmsg_relay import spool as spools
 from fedmsg_relay.errors import SpoolError
 from fedmsg_relay.spool import Spool, encoded
 
 from tests.conftest import Bus, Listener, environment, wait_for
 from tests.support.programs import Child
+from tests.support.users import NOBODY, SOMEBODY, as_user, needs_root, shared_spool
 from tests.support.waiting import at_most
 
 MakeListener = Callable[..., Listener]
-
-NOBODY = 65534
-SOMEBODY = 65533
-
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be several users")
 
 
 def message(number: int, **more: Any) -> tuple[bytes, bytes]:
@@ -225,13 +219,14 @@ class TestHousekeeping:
         bus.configure("z", publisher_spool_max_bytes=10 * 4096)
         fill(spool, *range(11))
         assert bus.tool("logger", "--drain", "--timeout", "0.2").returncode == 75
-        assert (spool / spools.FULL).exists()
+        assert os.listdir(spool / quota.MARKS) == [str(spool.stat().st_uid)]
         result = bus.tool("logger", "--message", "x", "--timeout", "0.2")
         assert result.returncode == 75
         assert "is full" in result.stderr
         bus.relay()
         assert bus.tool("logger", "--drain").returncode == 0
-        assert waiting(spool) == []
+        assert waiting(spool) == [quota.MARKS]
+        assert os.listdir(spool / quota.MARKS) == []
 
     def test_what_was_never_finished_is_removed_after_an_hour(
         self, spool: Path, monkeypatch: pytest.MonkeyPatch
@@ -303,38 +298,11 @@ class TestUsers:
 
     @pytest.fixture
     def shared(self) -> Iterator[Path]:
-        # pytest's own directories let no other user through.
-        top = Path(tempfile.mkdtemp())
-        top.chmod(0o755)
-        path = top / "spool"
-        path.mkdir()
-        os.chown(path, NOBODY, NOBODY)
-        path.chmod(0o3733)
-        yield path
-        shutil.rmtree(top)
-
-    def as_user(self, uid: int, action: Callable[[], object]) -> str:
-        """What `action` returns or raises, as text, in a process of that user's."""
-        read, written = os.pipe()
-        pid = os.fork()
-        if pid == 0:
-            try:
-                os.setgroups([])
-                os.setgid(uid)
-                os.setuid(uid)
-                text = str(action())
-            except BaseException as error:
-                text = f"{type(error).__name__}: {error}"
-            os.write(written, text.encode())
-            os._exit(0)
-        os.close(written)
-        with open(read) as stream:
-            text = stream.read()
-        os.waitpid(pid, 0)
-        return text
+        with shared_spool() as path:
+            yield path
 
     def write(self, uid: int, spool: Path) -> str:
-        return self.as_user(uid, lambda: Spool(str(spool), 1 << 30).write(*message(uid)))
+        return as_user(uid, lambda: Spool(str(spool), 1 << 30).write(*message(uid)))
 
     def test_users_cannot_list_read_or_remove_what_is_not_theirs(self, shared: Path) -> None:
         path = Path(self.write(SOMEBODY, shared))
@@ -347,7 +315,7 @@ class TestUsers:
             "rename": lambda: path.rename(shared / "other"),
         }
         for name, attempt in attempts.items():
-            assert self.as_user(65532, attempt).startswith("PermissionError"), name
+            assert as_user(65532, attempt).startswith("PermissionError"), name
         assert path.exists()
 
     def test_root_drains_as_the_owner(self, bus: Bus, shared: Path) -> None:
@@ -372,13 +340,14 @@ class TestUsers:
         assert waiting(shared) == []
 
     def test_nobody_else_drains(self, shared: Path) -> None:
-        refusal = self.as_user(SOMEBODY, lambda: drain.drain({"publisher_spool": str(shared)}))
+        refusal = as_user(SOMEBODY, lambda: drain.drain({"publisher_spool": str(shared)}))
         assert "only that user or root may drain it" in refusal
 
     def test_a_mark_of_someone_elses_does_not_count(self, shared: Path) -> None:
-        mark = shared / spools.FULL
+        mark = shared / quota.MARKS / str(SOMEBODY)
+        mark.parent.mkdir()
         mark.touch()
-        os.chown(mark, SOMEBODY, SOMEBODY)
+        os.chown(mark.parent, SOMEBODY, SOMEBODY)
         assert self.write(SOMEBODY, shared).startswith(str(shared))
-        os.chown(mark, NOBODY, NOBODY)
+        os.chown(mark.parent, NOBODY, NOBODY)
         assert "is full" in self.write(SOMEBODY, shared)

@@ -37,6 +37,7 @@ class Proxy:
     `rate`: bytes a second each way, 0 for as many as there are. `delay`, `delay_back`: seconds that
     all bytes take on the way to the endpoint, and back. All three may be set at any time. `bound`:
     how many bytes of each direction may be under way here; beyond that the sender has to wait.
+    `most`: bytes on the way to the endpoint after which a connection is reset, 0: never.
 
     Use it in a `with` statement.
     """
@@ -49,12 +50,14 @@ class Proxy:
         delay: float = 0.0,
         delay_back: float = 0.0,
         bound: int = 1 << 20,
+        most: int = 0,
         port: int | None = None,
     ) -> None:
         host, _, far_port = endpoint.removeprefix("tcp://").rpartition(":")
         self._far = (host.strip("[]"), int(far_port))
         self.rate, self.delay, self.delay_back = rate, delay, delay_back
         self._bound = bound
+        self._most = most
         self._listening = ports.server(port=port)
         self._listening.setblocking(False)
         self.port: int = self._listening.getsockname()[1]
@@ -194,6 +197,8 @@ class Proxy:
             there, back = pair
             try:
                 self._pass_on(there, self.delay)
+                if 0 < self._most < there.passed:
+                    raise ConnectionResetError
                 self._pass_on(back, self.delay_back)
             except OSError:
                 for way in pair:

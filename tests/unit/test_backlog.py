@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fedmsg_relay import health, metrics, query, replay
+from fedmsg_relay import health, metrics, query, replay, words
 from fedmsg_relay import journal as journal_module
 from fedmsg_relay.health import Feed
 from fedmsg_relay.journal import Journal, JournalReader, Row
@@ -238,7 +238,7 @@ class TestUsersOf:
         ],
     )
     def test_where_they_are(self, body: Any, users: list[str]) -> None:
-        assert sorted(query.users_of(body)) == list(users)
+        assert sorted(words.users_of(body)) == list(users)
 
 
 class TestHealth:

@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 OPTIONS = {**cli.COMMON, **logger._OPTIONS, **logger._SPOOL_OPTIONS}
-PARSER = logger._parser()
+PARSER = logger.parser()
 
 names = st.sampled_from([*OPTIONS, "--help", "--mess", "--no", "-h", "--nonsense", "--"])
 values = st.one_of(

@@ -17,7 +17,7 @@ PROGRAM = ROOT / "files/ansible/remove.py"
 LOGS = ("log", "log.1", "log.2.gz", "log-20260102", "log-20260101-1767225600.gz")
 JOURNALS = ("a[1].db", "a[1].db-wal", "a[1].db-shm", "a[1].db.broken-20260102T030405",
             "a[1].db.broken-20260102T030405-2-wal", "a[1].db.before-20260102T030405-shm",
-            "a[1].db.schema-1")  # fmt: skip
+            "a[1].db.schema-1", "a[1].db-index", "a[1].db-index-wal")  # fmt: skip
 
 
 class Machine:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from fedmsg_relay import spool as spools
+from fedmsg_relay import quota
 from fedmsg_relay.errors import SpoolError
 from fedmsg_relay.spool import Spool, decoded
 
@@ -113,11 +113,16 @@ def test_there_is_room_again_after_it_was_drained(directory: Path) -> None:
             path.unlink()
 
 
-def test_the_owners_mark_says_that_it_is_full(directory: Path) -> None:
-    (directory / spools.FULL).touch()
+def test_the_owners_mark_says_that_it_is_full(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marks = directory / quota.MARKS
+    marks.mkdir()
+    (marks / str(os.geteuid())).touch()
+    monkeypatch.setattr(os, "access", lambda *_: False)  # as for all but the owner
     with pytest.raises(SpoolError, match="is full"):
         Spool(str(directory), ROOM).write(TOPIC, b"{}")
-    assert [path.name for path in directory.iterdir()] == [spools.FULL]
+    assert list(directory.iterdir()) == [marks]
 
 
 def test_what_cannot_be_finished_leaves_nothing_behind(
