@@ -118,8 +118,7 @@ class Relay:
         if self._recorder is not None:
             self._loop.on_input(self._recorder.wakeup, self._take_results)
             self._recorder.open()
-        self._loop.on_input(self._outbound.listeners.monitor, self._attendance.take)
-        self._loop.on_input(self._outbound.socket, self._attendance.take)
+        self._attendance.watch(self._loop)
         self._bind(self._outbound.socket, "outbound: listeners", self._addresses.outbound, passed)
         ports = [endpoints.split(address)[1] for address in self._addresses.outbound]
         self._outbound.watch(lambda: self._loop.turns, ports)
@@ -225,6 +224,8 @@ class Relay:
         """Whether something is being checked, or acknowledgements are due."""
         if not self._desk.is_idle or self._inbound.skipping.head is not None:
             return True
+        if self._outbound.is_waiting:
+            return True
         return bool(self._submit and self._recorder and self._recorder.refusal is None)
 
     def _bind(
@@ -245,6 +246,7 @@ class Relay:
 
     def _tell_state(self) -> None:
         told = {"started": self._started, "refused": self._access.refusals()}
+        told["connections"] = self._access.callers.state()
         parts = (self._submit, self._recorder, self._outbound, self._desk, self._senders)
         self._web.tell({**told, **state.collect(self._account.counts, *parts)})
 

@@ -5,7 +5,7 @@ The roles put this text before those of switch.py and of install.py or release.p
 
 import os
 import site
-from typing import Any
+from typing import Any, Optional
 
 LOCAL_PACKAGES = next(
     (path for path in site.getsitepackages() if path.startswith("/usr/local/")), "/usr/local/lib"
@@ -32,3 +32,18 @@ def place(path: str, file: dict[str, Any]) -> None:
                 os.fchown(stream.fileno(), *file["owner"])
             os.fchmod(stream.fileno(), file["mode"])
     os.rename(beside, path)
+
+
+def put(path: str, file: Optional[dict[str, Any]]) -> None:
+    """Make `path` that file, or make it go, and with it what was compiled of it."""
+    if file is not None:
+        place(path, file)
+        return
+    if os.path.lexists(path):
+        os.unlink(path)
+    name = os.path.basename(path)[: -len(".py")] + "."
+    caches = os.path.join(os.path.dirname(path), "__pycache__")
+    if path.endswith(".py") and os.path.isdir(caches):
+        for cache in os.listdir(caches):
+            if cache.startswith(name):
+                os.unlink(os.path.join(caches, cache))

@@ -38,7 +38,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Optional
 
 if TYPE_CHECKING:
-    from ansible.place import located, place
+    from ansible.place import located, put
     from ansible.switch import put_all
 
 UNITS = "/etc/systemd/system/"
@@ -206,20 +206,6 @@ def read(path: str) -> File:
         return None
     owner = [found.st_uid, found.st_gid]
     return {"content": content, "mode": stat.S_IMODE(found.st_mode), "owner": owner}
-
-
-def put(path: str, file: File) -> None:
-    """Make `path` that file, or make it go, and with it what was compiled of it."""
-    if file is None:
-        os.unlink(path)
-        name = os.path.basename(path)[: -len(".py")] + "."
-        caches = os.path.join(os.path.dirname(path), "__pycache__")
-        if path.endswith(".py") and os.path.isdir(caches):
-            for cache in os.listdir(caches):
-                if cache.startswith(name):
-                    os.unlink(os.path.join(caches, cache))
-    else:
-        place(path, file)
 
 
 def load(path: str) -> dict[str, Any]:

@@ -4,8 +4,11 @@ The roles run it with `python3 -I -c`, after lock.py; a JSON object on standard 
 standard output answers. All keys of the request are optional:
 
     packages   names             -> packages_installed: those of them that are
-    files      path to {content or link, mode}
+    files      path to {content or sha256 or link, mode}
                                  -> files_differing: those that are missing or different
+    programs   {package: its directory, commands: where they are, names: paths of others' files}
+                                 -> stale: files of a release before, in these directories, that are
+                                    neither among the files nor among these names
     read       paths             -> read: path to {content, mode, owner} of that file, or to null
     directories path to "mode owner"
                                  -> directories_differing: those that are missing or different
@@ -51,6 +54,7 @@ import difflib
 import errno
 import fnmatch
 import glob
+import hashlib
 import ipaddress
 import json
 import os
@@ -96,6 +100,14 @@ OUR_MARKS = (
     b"d /etc/fedmsg.d 0755 root root -",
 )
 
+# All that there is in a command of ours, of this release and of any before. Somebody else's script
+# that uses the package is not like that.
+COMMAND = re.compile(
+    rb"#!/usr/bin/python3( -I)?\nimport sys\n\n"
+    rb'sys\.path\.insert\(0, "/usr/local/lib/fedmsg-relay"\)\n\n'
+    rb"from fedmsg_relay\.\w+ import main\n\nsys\.exit\(main\(\)\)\n"
+)
+
 # What playbooks/move.yml leaves on a host: how far it is, and which start of the relay it spared
 # (see move.py), for what it has written until then does not concern that relay.
 MOVE = "/etc/fedmsg-move.json"
@@ -109,13 +121,18 @@ def main() -> None:
     files = request.get("files", {})
     differing = [path for path, file in files.items() if differs(path, file)]
     shown = [path for path in differing if path in request.get("show", [])]
+    old = stale(files=files, **request["programs"]) if "programs" in request else []
     json.dump(
         {
             "lock": holder,
             "system": system,
             "packages_installed": list(filter(package_installed, request.get("packages", []))),
             "files_differing": differing,
-            "differences": {path: difference(path, files[path]) for path in shown},
+            "stale": old,
+            "differences": {
+                **{path: difference(path, files[path]) for path in shown},
+                **{path: f"{path}: removed, was {described(path)}" for path in old},
+            },
             "kinds": {path: kind(path) for path in request.get("kinds", [])},
             "read": {path: contents(path) for path in request.get("read", [])},
             "directories_differing": [
@@ -199,10 +216,38 @@ def differs(path: str, file: dict[str, str]) -> bool:
                 not stat.S_ISREG(found.st_mode)
                 or (found.st_uid, found.st_gid) != (0, 0)
                 or stat.S_IMODE(found.st_mode) != int(file["mode"], 8)
-                or stream.read() != file["content"].encode()
+                or not has(stream.read(), file)
             )
     except OSError:
         return True
+
+
+def stale(
+    package: str, commands: str, names: list[str], files: dict[str, dict[str, str]]
+) -> list[str]:
+    """What a release before has left, where only this one's files are to be."""
+    wanted = {in_place(path) for path in [*files, *names]}
+    # Python has its caches there.
+    found = [
+        os.path.join(where, name) for where, _, below in os.walk(package) for name in below
+        if not name.endswith(".pyc")
+    ]  # fmt: skip
+    found += [path for path in glob.glob(f"{glob.escape(commands)}/fedmsg-*") if is_command(path)]
+    return sorted(path for path in found if path not in wanted)
+
+
+def is_command(path: str) -> bool:
+    try:
+        with open(path, "rb") as stream:
+            return os.path.isfile(path) and bool(COMMAND.fullmatch(stream.read()))
+    except OSError:
+        return False
+
+
+def has(found: bytes, file: dict[str, str]) -> bool:
+    if "sha256" in file:
+        return hashlib.sha256(found).hexdigest() == file["sha256"]
+    return found == file["content"].encode()
 
 
 def contents(path: str) -> Optional[dict[str, str]]:

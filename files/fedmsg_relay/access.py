@@ -21,7 +21,8 @@ from typing import Any
 
 import zmq
 
-from . import log, networks, progress, sockets
+from . import log, networks, progress
+from .callers import Callers
 from .config import Config
 from .listeners import Listeners
 from .loop import Loop
@@ -43,16 +44,22 @@ logger = logging.getLogger(log.NAME)
 class Everybody:
     """Where no networks are named: libzmq asks nobody, and lets in peers of before ZMTP 3.0."""
 
+    def __init__(self, loop: Loop) -> None:
+        self.callers = Callers(loop)
+
     def guard(
         self, guarded: zmq.Socket[bytes], side: str, listeners: Listeners | None = None
     ) -> None:
-        """Nothing is asked."""
+        """Nothing is asked; who connects is counted, unless `listeners` do that."""
+        if listeners is None:
+            self.callers.watch(guarded, side)
 
     def refusals(self) -> dict[str, Any]:
         return {}
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Before the guarded sockets are closed."""
+        self.callers.close()
 
 
 def of(
@@ -63,7 +70,7 @@ def of(
 ) -> Access | Everybody:
     """What `relay_allow` of the config says; `hosts` are those of the relay's own addresses."""
     allowed = networks.Allowed(networks.configured(config), hosts)
-    return Everybody() if allowed.is_everybody else Access(context, allowed, loop)
+    return Everybody(loop) if allowed.is_everybody else Access(context, allowed, loop)
 
 
 class Access:
@@ -74,11 +81,10 @@ class Access:
     ) -> None:
         self._refusals = networks.Refusals()
         self._allowed = allowed
-        self._loop = loop
+        self.callers = Callers(loop)
         self._questions = context.socket(zmq.REP)
         self._questions.bind(ENDPOINT)
         loop.on_input(self._questions, self._answer)
-        self._watched: list[tuple[zmq.Socket[bytes], zmq.Socket[bytes]]] = []
 
     def guard(
         self, guarded: zmq.Socket[bytes], side: str, listeners: Listeners | None = None
@@ -92,33 +98,20 @@ class Access:
         guarded.setsockopt(_ENFORCE_DOMAIN, 1)
         if listeners is not None:
             listeners.on_accepted = partial(self._cut, side)
-            return
-        monitor = guarded.get_monitor_socket(zmq.EVENT_ACCEPTED)
-        self._watched.append((guarded, monitor))
-        self._loop.on_input(monitor, partial(self._accepted, monitor, side))
+        else:
+            self.callers.watch(guarded, side, partial(self._cut, side))
 
     def refusals(self) -> dict[str, Any]:
         """As networks.Refusals.state()."""
         return self._refusals.state()
 
-    def _cut(self, side: str, fd: int) -> None:
-        """A connection was accepted, with this descriptor: cut it if it may not be."""
-        address = progress.peer_address(fd)
-        if address is None:
-            return  # it has gone by itself
-        host = address.rpartition(":")[0].strip("[]")
+    def _cut(self, side: str, fd: int, address: str) -> None:
+        """A connection of this peer was accepted: cut it if it may not be."""
+        host = progress.host_of(address).strip("[]")
         if host not in self._allowed and progress.cut(fd, address):
             line = self._refusals.enter(side, networks.plain(host))
             if line:
                 logger.warning("%s", line)
-
-    def _accepted(self, monitor: zmq.Socket[bytes], side: str) -> None:
-        for _ in range(AT_ONCE):
-            try:
-                _, fd = sockets.monitor_event(monitor, zmq.NOBLOCK)
-            except zmq.Again:
-                return
-            self._cut(side, fd)
 
     def _answer(self) -> None:
         for _ in range(AT_ONCE):
@@ -137,7 +130,5 @@ class Access:
 
     def close(self) -> None:
         """From now on nobody gets in. Before the guarded sockets are closed."""
-        for guarded, monitor in self._watched:
-            guarded.disable_monitor()
-            monitor.close()
+        self.callers.close()
         self._questions.close(linger=0)

@@ -1,4 +1,4 @@
-"""Who came and went, in as many lines as a log can bear: by host, and in all."""
+"""Who came and went, or was cut off, in as many lines as a log can bear: by host, and in all."""
 
 from __future__ import annotations
 
@@ -18,9 +18,14 @@ OTHERS = "other hosts"
 
 
 class Arrivals:
-    """Lets lines pass, and sums up what it does not let pass."""
+    """Lets lines pass, and sums up what it does not let pass. `what` is what they tell of.
 
-    def __init__(self) -> None:
+    Of what matters more than other lines there is an allowance of its own: no flood of those hides
+    it.
+    """
+
+    def __init__(self, what: str = "came and went") -> None:
+        self._what = what
         self.unsaid = 0
         self._began = time.monotonic()
         self._said: Counter[str] = Counter()
@@ -45,10 +50,10 @@ class Arrivals:
             return
         most = self._unsaid.most_common(10)
         for host, number in most:
-            yield f"listeners of {host} came and went {number} more times in the last minute"
+            yield f"listeners of {host} {self._what} {number} more times in the last minute"
         rest = sum(self._unsaid.values()) - sum(number for _, number in most)
         if rest:
-            yield f"listeners of further hosts came and went {rest} more times in the last minute"
+            yield f"listeners of further hosts {self._what} {rest} more times in the last minute"
         self._began = time.monotonic()
         self._said.clear()
         self._unsaid.clear()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
+from functools import partial
 
 from . import log
+from .loop import Loop
 from .outbound import SURVEY_PERIOD, Outbound
 from .recorder import Recorder
 
@@ -20,6 +22,14 @@ class Attendance:
         self._recorder = recorder
         self._is_due = self._is_over = False
         self._remembered = 0.0
+
+    def watch(self, loop: Loop) -> None:
+        """Take it in whenever there is something."""
+        outlet, commands = self._outbound.outlet, self._outbound.socket.fileno()
+        for source in (self._outbound.listeners.monitor, outlet.wakeup, commands):
+            loop.on_input(source, self.take)
+        # While another thread has the socket, what comes is that one's business.
+        outlet.on_lent = partial(loop.pause, commands)
 
     def take(self) -> None:
         """Take in who came and who went."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import signal
 import socket
 import sys
@@ -56,11 +57,19 @@ JSON = "application/json"
 PLAIN = "text/plain; charset=utf-8"
 
 INDEX = b"""\
-/raw      messages of the backlog: start, end, delta, rows_per_page, page, order, topic, user
-/id       one message: id
+/raw      messages of the backlog: start, end, delta, rows_per_page, page, order, topic, user,
+          category, not_topic, not_user, not_category, contains, strict
+/id       one message: id, strict
 /health   whether all is well, as JSON; status 503 when it is not
 /metrics  the same and more, for Prometheus
 """
+
+# Headers that say how an answer is to be taken.
+STRICT, STRICT_MEANS = "X_Fedmsg_Strict", "NaN and Infinity are null"
+USERS, USERS_MEANS = "X_Fedmsg_Users", "by the keys of messages, without fedmsg_meta"
+
+# A string, which stays, or else a word that is no JSON.
+_NOT_STRICT = re.compile(rb'("[^"\\]*(?:\\.[^"\\]*)*")|-?Infinity|NaN', re.DOTALL)
 
 Environ = dict[str, Any]
 StartResponse = Callable[[str, list[tuple[str, str]]], object]
@@ -137,16 +146,17 @@ class Backlog:
         asked = query.parse(text, time.time())
         reader = self._reader()
         try:
-            if asked.topics or asked.users:
+            if asked.words:
                 with self._searches.take(address):
                     page = self._pages.find(reader, asked)
             else:
                 page = self._pages.find(reader, asked)
             sizes = reader.sizes(page.seqs)
-            pieces = _pieces(page, sizes, reader)
+            pieces = _pieces(page, sizes, reader, asked)
             size = sum(sizes.values())
             if size > CHUNK and not self._reserve(size, address):
-                return Answer("200 OK", _Stream(pieces, reader, self._streams.take(address)))
+                stream = _Stream(pieces, reader, self._streams.take(address))
+                return Answer("200 OK", stream, **_remarks(asked))
         except BaseException:
             reader.close()
             raise
@@ -158,7 +168,7 @@ class Backlog:
             raise
         finally:
             reader.close()
-        return Answer("200 OK", whole)
+        return Answer("200 OK", whole, **_remarks(asked))
 
     def _reserve(self, size: int, address: str) -> bool:
         """Whether so large a page may be read whole, and wait for its client in memory."""
@@ -181,17 +191,20 @@ class Backlog:
                 del self._making[address]
 
     def _id(self, text: str, _: str) -> Answer:
-        values = query.parameters(text, ("id",)).get("id", [""])
-        if not values[0]:
+        values = query.parameters(text, ("id", "strict"))
+        msg_id, strict = values.get("id", [""])[0], query.flag("strict", values)
+        if not msg_id:
             raise query.BadQuery("id must be given: the msg_id of a message")
         reader = self._reader()
         try:
-            seq = query.find_id(reader, values[0])
+            seq = query.find_id(reader, msg_id)
             stored = None if seq is None else reader.get(seq)
         finally:
             reader.close()
         if stored is None:
-            return _refusal("404 Not Found", f"no message {values[0][:200]!a} in the backlog")
+            return _refusal("404 Not Found", f"no message {msg_id[:200]!a} in the backlog")
+        if strict:
+            return Answer("200 OK", [_strict(stored.body)], **{STRICT: STRICT_MEANS})
         return Answer("200 OK", [stored.body])
 
     def _health(self, _: str, __: str) -> Answer:
@@ -265,18 +278,39 @@ class _Stream:
         self._reader.close()
 
 
-def _pieces(page: query.Page, sizes: dict[int, int], reader: JournalReader) -> Iterator[bytes]:
+def _pieces(
+    page: query.Page, sizes: dict[int, int], reader: JournalReader, asked: query.Query
+) -> Iterator[bytes]:
     """The answer to `/raw`, the messages byte for byte as they were relayed."""
     yield b'{"pages": %d, "raw_messages": [' % page.pages
-    separator = b""
+    separator, count = b"", 0
     for seqs in _groups(page.seqs, sizes):
         bodies = reader.bodies(seqs)
         # Without those deleted meanwhile, for their age.
         some = [bodies[seq] for seq in seqs if seq in bodies]
         if some:
-            yield separator + b", ".join(some)
+            yield separator + b", ".join(map(_strict, some) if asked.strict else some)
             separator = b", "
-    yield b"]}\n"
+            count += len(some)
+    arguments = json.dumps(asked.arguments).encode()
+    yield b'], "count": %d, "total": %d, "arguments": %b}\n' % (count, page.total, arguments)
+
+
+def _strict(body: bytes) -> bytes:
+    """The message with null for NaN and Infinity, which JSON has not; all else as it was."""
+    if b"NaN" not in body and b"Infinity" not in body:
+        return body
+    return _NOT_STRICT.sub(lambda found: found[1] or b"null", body)
+
+
+def _remarks(asked: query.Query) -> dict[str, str]:
+    """Headers that say where the answer is another one than might be taken for granted."""
+    remarks = {}
+    if asked.strict:
+        remarks[STRICT] = STRICT_MEANS
+    if asked.words.users or asked.words.not_users:
+        remarks[USERS] = USERS_MEANS
+    return remarks
 
 
 def _groups(seqs: Sequence[int], sizes: dict[int, int]) -> Iterator[list[int]]:

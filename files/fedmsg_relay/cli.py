@@ -84,6 +84,31 @@ exit status:
   0 ended by a signal, or the configuration is valid   1 cannot start   2 usage"""
 
 
+def refuse(made: argparse.ArgumentParser, options: dict[str, str]) -> None:
+    """Have upstream's `options` end the command with an error that says what there is instead."""
+    import argparse
+
+    class Refusal(argparse.Action):
+        def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+            parser.error(str(self.const))
+
+    for name, instead in options.items():
+        text = f"{made.prog} has no {name}: {instead}"
+        made.add_argument(name, nargs="?", action=Refusal, const=text, help=argparse.SUPPRESS)
+
+
+# Upstream's common options that the daemon has not: all on the bus go by what the config says.
+_NOT_OF_THE_DAEMON = {
+    "--print-config": "use --check, or fedmsg-logger --print-config",
+    "--topic-prefix": "set topic_prefix in the config",
+    "--timeout": "it waits for nobody, and timeout in the config is for publishers",
+    "--io-threads": "set io_threads in the config",
+    "--high-water-mark": "set high_water_mark in the config",
+    "--linger": "set zmq_linger in the config",
+    "--post-init-sleep": "nothing sleeps, leave it out",
+}
+
+
 def daemon_parser(prog: str) -> argparse.ArgumentParser:
     """The daemon's parser. It has none of upstream's common options: a service reads a config."""
     import argparse
@@ -97,6 +122,7 @@ def daemon_parser(prog: str) -> argparse.ArgumentParser:
     made.add_argument("--config-filename", metavar="PATH", help="a file or a directory, not /etc")
     made.add_argument("--check", action="store_true", help="check the configuration and exit")
     made.add_argument("--version", action="version", version=f"{prog} {__version__}")
+    refuse(made, _NOT_OF_THE_DAEMON)
     return made
 
 

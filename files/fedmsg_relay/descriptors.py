@@ -33,6 +33,8 @@ class Descriptors:
         self._limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._since: float | None = None
         self._last = 0.0
+        # About so many, when last looked at.
+        self.in_use = 0
 
     def look(self) -> None:
         """Turn away those who have come since the reserve was begun."""
@@ -44,6 +46,7 @@ class Descriptors:
             os.close(lowest)
         except OSError:
             lowest = self._limit
+        self.in_use = lowest
         if lowest < first:
             if self._since is not None and time.time() - self._last > RECENT:
                 logger.warning("descriptors: enough again, newcomers are let in")

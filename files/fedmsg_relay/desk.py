@@ -18,9 +18,10 @@ import zmq
 
 from .wire import INTERNAL_ERROR, Checked, Checker
 
-# Bytes that may wait here. With more no further message is taken, and one that takes long is
-# wrapped rather than checked: others must not wait for longer than a fraction of a second.
-WAITING_BYTES = 32 << 20
+# Bytes that may wait here of each side. With more no further message of it is taken, and one that
+# takes long is wrapped rather than checked: others must not wait for longer than a fraction of a
+# second. One of the largest is no reason for either.
+WAITING_BYTES = 20 << 20
 # A message's share of that beside its frames.
 MESSAGE_BYTES = 400
 
@@ -30,8 +31,13 @@ SHARE = 0.002
 Done = Callable[[Checked], object]
 
 
+# The sides that messages come from.
+INBOUND, SUBMIT = "inbound", "submit"
+
+
 @dataclass
 class _Waiting:
+    side: str
     frames: list[bytes]
     done: Done
     bytes: int
@@ -47,7 +53,7 @@ class Desk:
         self._queues: dict[Hashable, deque[_Waiting]] = {}
         # Whose turn it is.
         self._senders: deque[Hashable] = deque()
-        self.bytes = 0
+        self._bytes = {INBOUND: 0, SUBMIT: 0}
         self.messages = 0
         # Since the start.
         self.checked_slowly = 0
@@ -57,12 +63,19 @@ class Desk:
         return not self._queues
 
     @property
-    def is_full(self) -> bool:
-        """Whether no message should be taken for now."""
-        return self.bytes >= WAITING_BYTES
+    def waiting_bytes(self) -> int:
+        return sum(self._bytes.values())
+
+    def is_full(self, side: str) -> bool:
+        """Whether no message of this side should be taken for now."""
+        return self._bytes[side] >= WAITING_BYTES
 
     def check(
-        self, frames: list[bytes], sender: Callable[[], Hashable], done: Done
+        self,
+        frames: list[bytes],
+        sender: Callable[[], Hashable],
+        done: Done,
+        side: str = INBOUND,
     ) -> Checked | None:
         """What comes of a message, at once; or None, then `done` is called with it later.
 
@@ -77,8 +90,8 @@ class Desk:
             self._queues[whose] = deque()
             self._senders.append(whose)
         size = sum(map(len, frames)) + MESSAGE_BYTES
-        self._queues[whose].append(_Waiting(frames, done, size))
-        self.bytes += size
+        self._queues[whose].append(_Waiting(side, frames, done, size))
+        self._bytes[side] += size
         self.messages += 1
         return None
 
@@ -113,7 +126,7 @@ class Desk:
             if checked is None:
                 continue
             first = queue.popleft()
-            self.bytes -= first.bytes
+            self._bytes[first.side] -= first.bytes
             self.messages -= 1
             if not queue:
                 del self._queues[whose]
@@ -148,7 +161,8 @@ class Desk:
                 if checked is not None:
                     return checked
                 self.checked_slowly += 1
-                waiting.steps = self._checker.check_slowly(waiting.frames, lambda: self.is_full)
+                in_a_hurry = partial(self.is_full, waiting.side)
+                waiting.steps = self._checker.check_slowly(waiting.frames, in_a_hurry)
             share = min(end, time.monotonic() + SHARE)
             while time.monotonic() < share:
                 next(waiting.steps)

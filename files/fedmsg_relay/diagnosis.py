@@ -8,6 +8,7 @@ import time
 
 from . import endpoints
 from .errors import ConfigError
+from .lookup import Lookup
 
 # Seconds: for a connection; and for all that is asked about several endpoints, since looking up
 # names takes many seconds where the name service is what has failed.
@@ -36,11 +37,16 @@ def why_no_answer(text: str) -> str:
     """What a plain TCP connection to the endpoint `tcp://host:port` meets, in a few words."""
     try:
         endpoint = endpoints.parse(text, "endpoint")
-        address = endpoints.resolve(endpoint)[0]
+        addresses = endpoints.resolve(endpoint)
     except ConfigError as error:
         return str(error).rpartition(f"{text}: ")[2]
-    if endpoint.is_wildcard:
-        address = "127.0.0.1"
+    address = "127.0.0.1" if endpoint.is_wildcard else addresses[0]
+    if len(addresses) > 1:
+        # Of the one that those who connect take, if any.
+        lookup = Lookup(endpoint.host, endpoint.port, to_choose=True)
+        lookup.wait(TRY_FOR)
+        address = lookup.for_libzmq()[0] if lookup.chosen is not None else address
+        lookup.close()
     try:
         with socket.create_connection((address, endpoint.port), timeout=TRY_FOR) as connection:
             if _is_cut(connection):

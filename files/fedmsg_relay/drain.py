@@ -24,7 +24,7 @@ from .config import Config
 from .delivery import ACKED, HANDED, REFUSED, Delivery, Outcome
 from .delivery import FAILED as NOT_DELIVERED
 from .errors import SpoolError
-from .spool import FAILED, decoded
+from .spool import BLOCK, FAILED, decoded
 from .spooled import Spooled
 from .wire import Checker
 
@@ -128,11 +128,7 @@ class _Drain:
         with suppress(OSError):  # it may be the disk itself that is full
             quota.mark(
                 self._directory,
-                {
-                    user
-                    for user in found.used
-                    if quota.room(about, found.used, most, user) < quota.BLOCK
-                },
+                {user for user in found.used if quota.room(about, found.used, most, user) < BLOCK},
             )
         return found.waiting
 

@@ -31,6 +31,9 @@ FLOOD = 200.0
 # Seconds for which a jump of the host's clock is told of.
 JUMP_TOLD = 3600.0
 
+# Seconds for which messages that were pushed out of the backlog are told of.
+ROOM_TOLD = 600.0
+
 # Bytes in a line. What is longer is no state of ours.
 LONGEST_LINE = 4 << 20
 
@@ -154,6 +157,7 @@ def warnings(feed: Feed) -> list[str]:
     missing = part(feed.state, "journal").get("unjournaled")
     if missing:
         found.append(f"{missing} messages since the start are missing from the backlog")
+    found += _about_room(part(feed.state, "journal"))
     found += _about_clock(part(feed.state, "journal"))
     for slow in slow_listeners(feed.state):
         about = "" if slow.get("exact") else "up to "
@@ -176,6 +180,9 @@ def warnings(feed: Feed) -> list[str]:
     for peer in _objects(senders, "peers"):
         if now - _time(peer.get("time")) < RECENT:
             found.append(f"publisher {peer.get('address')} was cut off: {peer.get('cause')}")
+    for host in _objects(part(feed.state, "connections"), "hosts"):
+        number = host.get("connections")
+        found.append(f"publishers of {host.get('address')} connected {number} times in a minute")
     recent = feed.recent()
     if recent.seconds >= RECENT_LEAST and recent.messages > FLOOD * recent.seconds:
         rate, seconds = recent.messages / recent.seconds, recent.seconds
@@ -184,6 +191,16 @@ def warnings(feed: Feed) -> list[str]:
         for cause, number in sorted(counter.items()):
             found.append(f"{verb} in the last {recent.seconds:.0f} s: {number} ({cause})")
     return found
+
+
+def _about_room(journal: State) -> list[str]:
+    if time.time() - _time(journal.get("reach_noted")) >= ROOM_TOLD:
+        return []
+    return [
+        f"the backlog is full and reaches back only {_time(journal.get('reach')):.0f} s:"
+        f" {_whole(journal.get('trimmed_early'))} messages went before their age since the start;"
+        f" most bytes are of topic {str(journal.get('reach_topic'))[:200]!a}"
+    ]
 
 
 def _about_clock(journal: State) -> list[str]:

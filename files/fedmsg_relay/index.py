@@ -56,7 +56,7 @@ STRETCH_BYTES = 2 << 20
 # the making takes while nobody waits for it; and seconds that somebody waits.
 LOOK = 0.5
 RETRY = 5.0
-SHARE = 0.3
+SHARE = 0.1
 SOON = 0.02
 LONGEST_WAIT = 50.0
 

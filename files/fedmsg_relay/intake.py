@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from . import progress
@@ -21,8 +21,8 @@ from . import progress
 # hub has some hundreds of topics, the largest known listener 3,000.
 TOPICS = 6000
 BYTES = 256 << 10
-HOST_TOPICS = 2.5 * TOPICS
-HOST_BYTES = 2 * BYTES
+HOST_TOPICS = 3 * TOPICS
+HOST_BYTES = 3 * BYTES
 # While more comes than is taken in, bytes of one host since the last survey.
 HOST_BYTES_AT_ONCE = 4 * BYTES
 # Bytes a second that are given back to it: pings, and topics that come and go over months.
@@ -68,8 +68,24 @@ class Level:
         return self.bytes
 
 
+class _Watched:
+    """One thread: by its counter and by the time for which it has worked."""
+
+    def __init__(self, turns: Callable[[], int], clock: int) -> None:
+        self._turns, self._clock = turns, clock
+        self._last, self._worked, self.since = -1, 0.0, 0.0
+
+    def is_stuck(self, now: float) -> bool:
+        """Whether it works, and has been at the same since it was last asked."""
+        turns, worked = self._turns(), time.clock_gettime(self._clock)
+        if turns != self._last:
+            self._last, self._worked, self.since = turns, worked, now
+            return False
+        return worked - self._worked > WORKED * PERIOD
+
+
 class Watch:
-    """The thread. `turns` counts what the watched thread, the one that makes this, has done.
+    """The thread that watches those which use the socket: a counter of what each has done, and it.
 
     `surveyed` is what a connection had sent when it was last looked at, by its descriptor; `cut`
     gathers who was cut off, until the thread of the sockets takes it from there. `known`: the
@@ -78,7 +94,7 @@ class Watch:
 
     def __init__(
         self,
-        turns: Callable[[], int],
+        watched: Sequence[tuple[Callable[[], int], int]],
         surveyed: Callable[[int], int],
         known: Callable[[], dict[int, str]],
     ) -> None:
@@ -88,9 +104,10 @@ class Watch:
         self.cut: deque[Sender] = deque()
         # Whom it has cut off last, by descriptor: libzmq may take a moment to notice.
         self._ended: dict[int, str] = {}
-        self._turns = turns
         self._surveyed = surveyed
-        self._clock = time.pthread_getcpuclockid(threading.get_ident())
+        self._watched = [
+            _Watched(turns, time.pthread_getcpuclockid(ident)) for turns, ident in watched
+        ]
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name="intake", daemon=True)
 
@@ -105,18 +122,17 @@ class Watch:
             self._thread.join(1)
 
     def _run(self) -> None:
-        wait, turns, worked, since = PERIOD, -1, 0.0, 0.0
+        wait = PERIOD
         while not self._end.wait(wait):
-            now_turns, now_worked, now = self._turns(), self._worked(), time.monotonic()
-            stuck = now_turns == turns and now_worked - worked > WORKED * PERIOD
-            if now_turns != turns:
-                turns, worked, since = now_turns, now_worked, now
-            elif stuck and now - since >= PERIOD:
+            now = time.monotonic()
+            stuck = [each.is_stuck(now) for each in self._watched]
+            if any(
+                now - each.since >= PERIOD
+                for each, is_stuck in zip(self._watched, stuck)
+                if is_stuck
+            ):
                 self.look(STUCK_BYTES, STUCK_HOST_BYTES, newcomers=True)
-            wait = AGAIN if stuck else PERIOD
-
-    def _worked(self) -> float:
-        return time.clock_gettime(self._clock)
+            wait = AGAIN if any(stuck) else PERIOD
 
     def look(self, most: int, most_of_host: int, *, newcomers: bool = False) -> None:
         """End the connections that have sent more bytes than that since the last survey.

@@ -161,6 +161,8 @@ class Journal:
         # Of the message stored last, even if it has been trimmed since; 0 if there was none.
         self.last_seq = 0
         self._last_received = 0.0
+        # Rows that went for want of room, and so before their age.
+        self.trimmed_early = 0
         # Bytes up to the bound, and when the oldest row was received, as of the last look.
         self._room = 0
         self._oldest = math.inf
@@ -334,6 +336,21 @@ class Journal:
         """When the message stored last was received."""
         return self._last_received
 
+    def reach(self, now: float) -> float:
+        """Seconds that it reaches back, as of the last look at its oldest row."""
+        return max(0.0, now - self._oldest) if math.isfinite(self._oldest) else 0.0
+
+    def largest_topic(self, most: int) -> str:
+        """The topic with the most bytes among so many of the newest rows. Raises JournalError."""
+        with self._errors():
+            return str(
+                self._value(
+                    "SELECT topic FROM (SELECT topic, length(body) AS size FROM message"
+                    " ORDER BY seq DESC LIMIT ?) GROUP BY topic ORDER BY sum(size) DESC LIMIT 1",
+                    "", (most,),
+                )
+            )  # fmt: skip
+
     def put_back(self, rows: Sequence[tuple[object, ...]]) -> bool:
         """Store rows under the seqs they had: seq, received, topic, msg_id, body, known.
 
@@ -487,6 +504,7 @@ class Journal:
             if not count:
                 break
             removed += count
+            self.trimmed_early += count
         # Free pages are used again before the file grows: this is for a bound that was lowered.
         surplus = self._value("PRAGMA page_count") - self._max_bytes // PAGE
         free = self._value("PRAGMA freelist_count")

@@ -13,12 +13,14 @@ import time
 from bisect import bisect_right
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Callable
+from typing import Callable, NamedTuple
 
 import zmq
 
 from . import intake, progress, sockets
+from .outlet import Outlet
 
 # Bytes that pass before the first message, ours to the listener: a greeting of 64 and READY with
 # its properties, generously. What is taken off too much only makes `missed` a little larger.
@@ -31,8 +33,16 @@ GREETING_BYTES = 64
 # What is taken in in one turn of the loop; seconds for it, since of costly topics libzmq takes in
 # many within each call.
 EVENTS_AT_ONCE = 500
+DEPARTURES_FOR = 0.02
 SUBSCRIPTIONS_AT_ONCE = 200
 SUBSCRIPTIONS_FOR = 0.005
+
+# Seconds that one look can tell of, at most: whoever is asked at one moment need not have been
+# since the look before. One that reads nothing is asked every minute or two, and answers at once.
+LOOKED = 1.0
+
+# For a descriptor, of peers of ZMTP 1 and 2.
+NOT_KNOWN = -1
 
 # Peers that were cut off for what they sent, and are not told of yet.
 GREEDY = 1000
@@ -104,19 +114,39 @@ class Listener:
     idle_bytes: int = 0
 
 
+class _Event(NamedTuple):
+    """What somebody has sent: with its first byte 1, that he subscribes to the rest of it."""
+
+    body: bytes
+    fd: int
+    # Of the peer at the other end when this was received: None if there was none any more.
+    address: str | None
+
+
 class Listeners:
     """The listeners of one bound XPUB socket. Poll `monitor` and the socket itself for input.
 
     `queue_length`: its high-water mark, the most messages that libzmq queues for one listener.
     """
 
-    def __init__(self, outbound: zmq.Socket[bytes], emitted: Emitted, queue_length: int) -> None:
+    def __init__(
+        self,
+        outbound: zmq.Socket[bytes],
+        outlet: Outlet,
+        emitted: Emitted,
+        queue_length: int,
+    ) -> None:
         # Every subscription, and not just the first one to a topic.
         outbound.setsockopt(zmq.XPUB_VERBOSE, 1)
-        self.monitor = outbound.get_monitor_socket(zmq.EVENT_DISCONNECTED | zmq.EVENT_ACCEPTED)
-        # Called with the descriptor of every connection that is made: a socket has one monitor.
-        self.on_accepted: Callable[[int], object] = lambda fd: None
+        self.monitor = sockets.monitor(outbound, zmq.EVENT_DISCONNECTED | zmq.EVENT_ACCEPTED)
+        # Called with the descriptor of every connection that is made and its peer's address: a
+        # socket has one monitor.
+        self.on_accepted: Callable[[int, str], object] = lambda fd, address: None
         self._outbound = outbound
+        self._outlet = outlet
+        # What has been received and not been taken in.
+        self._received: deque[_Event] = deque()
+        self._is_empty = True
         self._emitted = emitted
         self._queue_length = queue_length
         self._by_fd: dict[int, Listener] = {}
@@ -155,49 +185,75 @@ class Listeners:
     def changes(self) -> Iterator[tuple[Listener, bool]]:
         """Take in what has happened: yield each listener that came (True) or went (False).
 
-        Not all of it at once, where much has happened: what is left can be polled for.
+        Not all of it at once, where much has happened: `is_behind` says that there is more.
         """
         yield from self._departures()
-        end = time.monotonic() + SUBSCRIPTIONS_FOR
-        self.is_behind = True
-        for _ in range(SUBSCRIPTIONS_AT_ONCE):
+        if not self._received:
+            self.is_behind = True
+            if self._outlet.is_lent:
+                return
+            received = self._outlet.run(self._receive, self._received.extend)
+            if received is None:
+                return
+            self._received.extend(received)
+        # A descriptor may have been another's until a moment ago: whoever had it ended before this
+        # was sent, and must be gone from our list first.
+        end = time.monotonic() + DEPARTURES_FOR
+        while self.monitor.poll(0):
             if time.monotonic() > end:
-                break
-            try:
-                event = self._outbound.recv(zmq.NOBLOCK, copy=False)
-            except zmq.Again:
-                self.is_behind = False
-                break
-            # Its descriptor may have been another's until a moment ago: whoever had it ended before
-            # this was sent, and must be gone from our list first.
-            while self.monitor.poll(0):
-                yield from self._departures()
-            is_subscription = event.bytes[:1] == b"\x01"
-            try:
-                fd = event.get(zmq.SRCFD)
-            except zmq.ZMQError:
-                # Not ZMTP 3: libzmq makes up a subscription for what it takes for a peer of ZeroMQ
-                # 2, and an unsubscription for each topic when a connection ends.
-                self._old_came |= is_subscription
-                self._old_is_due |= is_subscription
-                continue
-            if fd not in self._by_fd:
-                if not is_subscription:
-                    continue
-                address = progress.peer_address(fd)
-                if address is None:
-                    continue  # it has gone again, and its end may have been read above already
-                self._by_fd[fd] = self._made(fd, address)
-                self.came_and_went += 1
-                yield self._by_fd[fd], True
-            listener = self._by_fd[fd]
-            listener.is_old = False
-            listener.takes_all |= event.bytes == b"\x01"
-            self._enter(listener, event.bytes)
+                self.is_behind = True
+                return
+            yield from self._departures()
+        while self._received:
+            yield from self._happened(self._received.popleft())
+        self.is_behind = not self._is_empty
         if self._old_is_due:
             self._old_is_due = False
             yield from self._old_ones()
         self._seen = (self._emitted.messages, self._emitted.bytes)
+
+    def _receive(self) -> list[_Event]:
+        """What has been sent to the socket, in whatever thread this is."""
+        self._is_empty = False
+        found: list[_Event] = []
+        addresses: dict[int, str | None] = {}
+        end = time.monotonic() + SUBSCRIPTIONS_FOR
+        with suppress(zmq.Again):
+            while len(found) < SUBSCRIPTIONS_AT_ONCE:
+                event = self._outbound.recv(zmq.NOBLOCK, copy=False)
+                try:
+                    fd = int(event.get(zmq.SRCFD))
+                except zmq.ZMQError:
+                    fd = NOT_KNOWN
+                if fd not in addresses:
+                    addresses[fd] = None if fd == NOT_KNOWN else progress.peer_address(fd)
+                found.append(_Event(event.bytes, fd, addresses[fd]))
+                if time.monotonic() > end:
+                    return found
+            return found
+        self._is_empty = True
+        return found
+
+    def _happened(self, event: _Event) -> Iterator[tuple[Listener, bool]]:
+        is_subscription = event.body[:1] == b"\x01"
+        if event.fd == NOT_KNOWN:
+            # Not ZMTP 3: libzmq makes up a subscription for what it takes for a peer of ZeroMQ
+            # 2, and an unsubscription for each topic when a connection ends.
+            self._old_came |= is_subscription
+            self._old_is_due |= is_subscription
+            return
+        listener = self._by_fd.get(event.fd)
+        if event.address is None or self._accepted.get(event.fd) != event.address:
+            return  # it has gone again, and its end has been read above already
+        if listener is None:
+            if not is_subscription:
+                return
+            listener = self._by_fd[event.fd] = self._made(event.fd, event.address)
+            self.came_and_went += 1
+            yield listener, True
+        listener.is_old = False
+        listener.takes_all |= event.body == b"\x01"
+        self._enter(listener, event.body)
 
     def _made(self, fd: int, address: str) -> Listener:
         return Listener(fd, address, progress.host_of(address), *self._seen, since=time.time())
@@ -281,7 +337,7 @@ class Listeners:
                 listener.since = now
             listener.acked, listener.idle = found.acked, found.idle
             listener.silent = found.silent
-            listener.asked_for += passed if found.is_asked else -listener.asked_for
+            listener.asked_for += min(passed, LOOKED) if found.is_asked else -listener.asked_for
             if found.idle:
                 listener.idle_messages = self._emitted.messages
                 listener.idle_bytes = self._emitted.bytes
@@ -332,7 +388,7 @@ class Listeners:
                 address = progress.peer_address(fd)
                 if address is not None:
                     self._accepted[fd] = address
-                self.on_accepted(fd)
+                    self.on_accepted(fd, address)
                 continue
             self._accepted.pop(fd, None)
             self._levels.pop(fd, None)

@@ -10,7 +10,8 @@ import zmq
 
 from .timer import Timer
 
-Source = Union["zmq.Socket[bytes]", socket.socket]
+# A number is a descriptor.
+Source = Union["zmq.Socket[bytes]", socket.socket, int]
 
 
 class Loop:
@@ -32,7 +33,7 @@ class Loop:
         """Run `handler` whenever `source` can be read from."""
         self._poller.register(source, zmq.POLLIN)
         # The poller reports a plain socket by its descriptor.
-        self._handlers[source if isinstance(source, zmq.Socket) else source.fileno()] = handler
+        self._handlers[source.fileno() if isinstance(source, socket.socket) else source] = handler
 
     def pause(self, source: Source, paused: bool) -> None:
         """Leave what comes from `source` where it is, or no longer."""

@@ -67,6 +67,7 @@ def _families(feed: Feed, journal: JournalFile | None, healthy: bool) -> Iterato
             yield _gauge("journal_oldest_timestamp_seconds", help_text, journal.oldest)
     yield _gauge("listeners", "Listeners connected", _number(state.get("listeners")))
     yield from _comings(state)
+    yield from _callers(health.part(state, "connections"))
     yield from _refused(health.refused(feed))
     help_text = "Messages held back since the start until listeners are back"
     yield _gauge("held_messages", help_text, _number(state.get("held")))
@@ -142,6 +143,8 @@ def _journal(journal: dict[str, Any]) -> Iterator[Metric]:
     yield _counter("journal_written", help_text, _number(journal.get("written")))
     help_text = "Messages relayed that are missing from the journal"
     yield _counter("journal_missing", help_text, _number(journal.get("unjournaled")))
+    help_text = "Messages that went from the backlog before their age, for want of room"
+    yield _counter("journal_trimmed_early", help_text, _number(journal.get("trimmed_early")))
     last_seq = _number(journal.get("last_seq"))
     yield _gauge("journal_last_seq", "Sequence number of the message stored last", last_seq)
     if "clock_jumps" in journal:
@@ -200,6 +203,17 @@ def _comings(state: dict[str, Any]) -> Iterator[Metric]:
     for cause in CUT_OFF:
         parted.add_metric((cause,), _number(health.part(state, "listeners_cut_off").get(cause)))
     yield parted
+
+
+def _callers(connections: dict[str, Any]) -> Iterator[Metric]:
+    family = CounterMetricFamily(
+        "fedmsg_relay_publisher_connections",
+        "Connections of publishers, by the port they were made to",
+        labels=("side",),
+    )
+    for side, number in sorted(health.part(connections, "sides").items()):
+        family.add_metric((str(side),), _number(number))
+    yield family
 
 
 def _refused(refused: dict[str, Any]) -> Iterator[Metric]:

@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import chain
 
 import zmq
 
@@ -21,6 +24,7 @@ from . import intake, log, progress, sockets
 from .arrivals import Arrivals
 from .config import Config
 from .listeners import Emitted, Listener, Listeners, Message
+from .outlet import Outlet
 
 # What may wait for one listener: messages, unless `high_water_mark` says otherwise, and bytes. The
 # same bounds for what is held for all of them at the start.
@@ -102,6 +106,10 @@ class _Absent:
     emitted: int  # messages when it was last reckoned up
 
 
+class _LentError(Exception):
+    """Another thread uses the socket, and takes its time."""
+
+
 class Outbound:
     """The XPUB socket and those who listen there. It holds from the start on, until `release()`."""
 
@@ -116,17 +124,22 @@ class Outbound:
         self.socket.setsockopt(zmq.SNDHWM, queue_length)
         self.socket.setsockopt(zmq.XPUB_NODROP, 1)
         self.emitted = Emitted()
-        self.listeners = Listeners(self.socket, self.emitted, queue_length)
+        self.outlet = Outlet(self.socket)
+        self.listeners = Listeners(self.socket, self.outlet, self.emitted, queue_length)
         self.cut_off: deque[Slow] = deque(maxlen=REMEMBERED)
         self.missed = 0
         # Connections that were ended here, by cause.
         self.parted: Counter[str] = Counter()
-        self.arrivals = Arrivals()
+        # Lines of the log. Who is cut off has a name there, whoever else comes and goes.
+        self.arrivals, self.partings = Arrivals(), Arrivals("stalled or were cut off")
         self._watch: intake.Watch | None = None
         self._looked = 0.0
         self._absent: list[_Absent] = []
         self._stalled: dict[str, Slow] = {}
         self._surveyed_bytes = 0
+        # What is to be sent when the socket is given back.
+        self._waiting: deque[Message] = deque()
+        self._waiting_bytes = 0
         self._held: deque[Message] | None = deque()
         self._held_bytes = 0
         # Until when to hold at most, if that was asked for while it ran.
@@ -137,7 +150,11 @@ class Outbound:
 
     def watch(self, turns: Callable[[], int], ports: Collection[int]) -> None:
         """Watch what those send who connect to these ports. `turns`: see intake.Watch."""
-        self._watch = intake.Watch(turns, self.listeners.surveyed, self.listeners.connections)
+        watched = [(turns, threading.get_ident())]
+        ident = self.outlet.thread.ident
+        if ident is not None:
+            watched.append((lambda: self.outlet.turns, ident))
+        self._watch = intake.Watch(watched, self.listeners.surveyed, self.listeners.connections)
         self._watch.start(ports)
 
     # Emission.
@@ -153,25 +170,85 @@ class Outbound:
             logger.warning("hold: given up early, %d messages were held", len(self._held))
             self.release()
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether something is still to be sent, once another thread gives the socket back."""
+        return self.outlet.is_lent or bool(self._waiting)
+
     def _send(self, messages: Sequence[Message]) -> None:
+        if not self.outlet.is_lent and not self._waiting:
+            self._send_now(messages)
+        else:
+            self._waiting.extend(messages)
+            self._waiting_bytes += sum(len(topic) + len(body) for topic, body in messages)
+            if len(self._waiting) >= QUEUE_MESSAGES or self._waiting_bytes >= QUEUE_BYTES:
+                self.outlet.take(None)
+                self._go_on()
+        if self.emitted.bytes - self._surveyed_bytes > SURVEY_BYTES:
+            self.survey()
+
+    def _go_on(self) -> None:
+        """Send what waits, if the socket is ours."""
+        while self._waiting and not self.outlet.is_lent:
+            some = min(len(self._waiting), RELEASED_AT_ONCE)
+            messages = [self._waiting.popleft() for _ in range(some)]
+            self._waiting_bytes -= sum(len(topic) + len(body) for topic, body in messages)
+            self._send_now(messages)
+
+    def _wait(self, messages: Sequence[Message]) -> None:
+        """Have these be the next ones that are sent."""
+        self._waiting.extendleft(reversed(messages))
+        self._waiting_bytes += sum(len(topic) + len(body) for topic, body in messages)
+
+    def _send_now(self, messages: Sequence[Message]) -> None:
+        while messages:
+            sent = self.outlet.run(
+                partial(self._send_some, messages), partial(self._sent, messages)
+            )
+            if sent is None:
+                return  # see `_sent`
+            self.emitted.add(messages[:sent] if sent < len(messages) else messages)
+            messages = messages[sent:]
+            if not messages:
+                return
+            if not self._make_room(messages[0]):
+                self._wait(messages[1:])
+                return
+            self.emitted.add(messages[:1])
+            messages = messages[1:]
+
+    def _sent(self, messages: Sequence[Message], sent: int) -> None:
+        """So many of these were sent, by the other thread, and it took its time."""
+        self.emitted.add(messages[:sent])
+        self._wait(messages[sent:])
+
+    def _send_some(self, messages: Sequence[Message]) -> int:
+        """How many of these were sent, until a queue was full."""
         # Past pyzmq's wrapper in Python, which is for options that only other sockets take.
         send, done = super(zmq.Socket, self.socket).send, 0
-        for number, (topic, body) in enumerate(messages, 1):
-            try:
+        try:
+            for topic, body in messages:
                 # As send_multipart does, at a third of its cost. libzmq decides about a message as
                 # a whole: when it has taken the first frame it takes the second.
                 send(topic, _FIRST)
                 send(body, _LAST)
-            except zmq.Again:
-                self.emitted.add(messages[done : number - 1])
-                done = number - 1
-                self._make_room([topic, body])
-        self.emitted.add(messages[done:] if done else messages)
-        if self.emitted.bytes - self._surveyed_bytes > SURVEY_BYTES:
-            self.survey()
+                done += 1
+        except zmq.Again:
+            pass
+        return done
 
-    def _make_room(self, frames: Message) -> None:
-        """Send what a full queue refused; cut off whoever stands in the way."""
+    def _make_room(self, frames: Message) -> bool:
+        """Send what a full queue refused; cut off whoever stands in the way.
+
+        False if another thread is at it still: see `_sent`.
+        """
+        try:
+            self._make_room_for(frames)
+        except _LentError:
+            return False
+        return True
+
+    def _make_room_for(self, frames: Message) -> None:
         began = time.monotonic()
         # Of a queue that is full for a moment, as in a burst, nobody need be asked.
         if self._sent_within(PATIENCE / 4, frames):
@@ -208,23 +285,23 @@ class Outbound:
             self.cut_off.append(Slow(UNKNOWN, time.time(), time.time(), 0, exact=True))
         self.cut_off[-1].missed += 1
         self.socket.setsockopt(zmq.XPUB_NODROP, 0)
-        self._try(frames)
+        self._send_some([frames])
         self.socket.setsockopt(zmq.XPUB_NODROP, 1)
 
-    def _try(self, frames: Message) -> None:
-        self.socket.send(frames[0], _FIRST)
-        self.socket.send(frames[1], _LAST)
+    def _try(self, frames: Message) -> bool:
+        send, sent = partial(self._send_some, [frames]), partial(self._sent, [frames])
+        done: int | None = self.outlet.run(send, sent, PARTING)
+        if done is None:
+            raise _LentError
+        return done > 0
 
     def _sent_within(self, seconds: float, frames: Message) -> bool:
         end = time.monotonic() + seconds
-        while True:
-            try:
-                self._try(frames)
-                return True
-            except zmq.Again:
-                if time.monotonic() > end:
-                    return False
-                time.sleep(0.001)
+        while not self._try(frames):
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.001)
+        return True
 
     def _part_with(self, listener: Listener, cause: str = TOO_SLOW) -> None:
         messages, size = self.listeners.behind(listener)
@@ -237,7 +314,7 @@ class Outbound:
         self.cut_off.append(slow)
         self._absent.append(_Absent(listener.host, slow, self.emitted.messages))
         del self._absent[:-REMEMBERED]
-        if not self.arrivals.allows(listener.host):
+        if not self.partings.allows(listener.host):
             return
         if cause == GONE:
             logger.warning(
@@ -255,6 +332,8 @@ class Outbound:
 
     def changes(self) -> Iterator[str]:
         """Take in who came and who went, as lines for the log."""
+        self.outlet.take()
+        self._go_on()
         for listener, came in self.listeners.changes():
             if self.arrivals.allows(listener.host):
                 word = "connected" if came else "disconnected"
@@ -266,6 +345,8 @@ class Outbound:
         if self._watch is not None and self.listeners.is_behind and now - self._looked > LOOK:
             self._looked = now
             self._watch.look(intake.BYTES, intake.HOST_BYTES_AT_ONCE)
+        if self.listeners.is_behind and not self.outlet.is_lent:
+            self.outlet.again()
 
     def _back(self, listener: Listener) -> Iterator[str]:
         # By its host: a connection has no other name that it keeps.
@@ -295,7 +376,7 @@ class Outbound:
             )
             self.release()
         self._tell_greedy()
-        for line in self.arrivals.summary():
+        for line in chain(self.arrivals.summary(), self.partings.summary()):
             logger.warning("%s", line)
         for absent in self._absent:
             self._reckon(absent)
@@ -319,13 +400,13 @@ class Outbound:
                 self._part_with(listener)
             elif now - listener.since > STALLED:
                 stalled[listener.address] = Slow(listener.address, listener.since, None, messages)
-                if listener.address not in self._stalled and self.arrivals.allows(listener.host):
+                if listener.address not in self._stalled and self.partings.allows(listener.host):
                     logger.warning(
                         "listener %s takes nothing since %s, at most %d messages wait for it",
                         listener.address, _clock(listener.since), messages,
                     )  # fmt: skip
         for address in self._stalled.keys() - stalled.keys():
-            if self.arrivals.allows(progress.host_of(address)):
+            if self.partings.allows(progress.host_of(address)):
                 logger.info("listener %s is no longer stalled", address)
         self._stalled = stalled
         self._bound(waiting)
@@ -347,7 +428,7 @@ class Outbound:
             found.append((sender.address, f"{sender.bytes} bytes at once"))
         for address, what in found:
             self.parted[TOO_MUCH] += 1
-            if self.arrivals.allows(progress.host_of(address)):
+            if self.partings.allows(progress.host_of(address)):
                 logger.warning(
                     "listener %s sent too much, cut off: %s; at most %d subscriptions, %d KiB",
                     address, what, intake.TOPICS, intake.BYTES >> 10,
@@ -409,6 +490,8 @@ class Outbound:
 
         Not for those that take nothing: they would keep the relay from being back soon.
         """
+        self.outlet.take(None)
+        self._go_on()
         self.listeners.survey()
         stalled = time.time() - SURVEY_PERIOD
         for listener in self.listeners:
@@ -417,9 +500,10 @@ class Outbound:
         # A connection that is about to end when its socket is closed is lingered for all the same.
         end = time.monotonic() + PARTING
         while any(listener.is_cut for listener in self.listeners) and time.monotonic() < end:
-            self.socket.poll(1)
-            for _ in self.listeners.changes():
+            self.listeners.monitor.poll(1)
+            for _ in self.changes():
                 pass
+        self.outlet.close()
         if self._watch is not None:
             self._watch.close()
         self.listeners.close()

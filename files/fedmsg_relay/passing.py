@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from .account import Account
-from .desk import Desk
+from .desk import INBOUND, Desk
 from .inbound import Inbound
 from .journal import make_row
 from .outbound import Outbound
@@ -40,7 +40,7 @@ class Passing:
     def relay_batches(self) -> None:
         """Pass on what has come, many at a time when many come. Never waits."""
         end = time.perf_counter() + TURN
-        while not self._desk.is_full:
+        while not self._desk.is_full(INBOUND):
             self._inbound.keeps_heads = self._senders.is_alarmed or not self._desk.is_idle
             received = self._inbound.receive()
             heads = self._inbound.heads

@@ -27,14 +27,27 @@ class Publisher:
         # A full queue makes `send` wait rather than throw messages away.
         self.socket.setsockopt(zmq.XPUB_NODROP, 1)
         self._subscribed = False
+        self._lookup = sockets.look_up(endpoint)
+        self._is_connected = False
+        if self._lookup is None or self._lookup.is_done:
+            self._connect()
+
+    def _connect(self) -> None:
+        self._is_connected = True
         try:
-            sockets.connect(self.socket, endpoint)
+            sockets.connect_to(self.socket, self.endpoint, self._lookup)
         except zmq.ZMQError as error:
             self.close(linger=0)
-            raise PublishError(f"relay_inbound: cannot connect to {endpoint}: {error}") from error
+            raise PublishError(
+                f"relay_inbound: cannot connect to {self.endpoint}: {error}"
+            ) from error
 
     def is_ready(self) -> bool:
         """Whether the relay listens now. It unsubscribes by going away, and may have come back."""
+        if not self._is_connected:
+            if self._lookup is None or not self._lookup.is_done:
+                return False
+            self._connect()
         while True:
             try:
                 event = self.socket.recv_multipart(zmq.NOBLOCK)[0]
@@ -56,8 +69,12 @@ class Publisher:
 
     def watch(self, poller: Poller) -> None:
         """Have `poller` end its wait when a relay is there."""
+        if self._lookup is not None and not self._is_connected:
+            poller.descriptor(self._lookup.descriptor)
         poller.socket(self.socket, zmq.POLLIN)
 
     def close(self, linger: int) -> None:
         """Wait `linger` milliseconds at most, in the background, until what was sent has left."""
+        if self._lookup is not None:
+            self._lookup.close()
         self.socket.close(linger=linger)

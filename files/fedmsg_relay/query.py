@@ -1,33 +1,38 @@
 """What a listener may ask of the backlog, in datagrepper's words, and the pages that answer it.
 
-Of datagrepper's `/raw` there are `start`, `end`, `delta`, `rows_per_page`, `page`, `order`, `topic`
-and `user`. Times are when the relay *received* a message, since a spooled one comes late and with
-an old timestamp of its own.
+Times are when the relay *received* a message, since a spooled one comes late and with an old
+timestamp of its own. What datagrepper needs fedmsg_meta for is refused by name, and what only says
+how a page looks is passed over: see docs/compatibility.adoc.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import re
 import threading
 import time
 from array import array
 from collections import OrderedDict
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from typing import Any, Callable, Protocol
 from urllib.parse import parse_qs
 
 from . import message
 from .errors import FedmsgRelayError
 from .index import Index, NoIndex, Part
-from .journal import JournalReader
-from .words import Words, users_of
+from .journal import JournalReader, Stored, storable
+from .words import Words, category_of, users_of
 
 # datagrepper's.
 DEFAULT_ROWS = 25
 MOST_ROWS = 100
+
+# Characters of a text that messages are searched for.
+LONGEST_TEXT = 200
 
 # Values of one parameter that can be given more than once.
 MOST_VALUES = 50
@@ -70,35 +75,39 @@ class Query:
 
     start: float | None
     end: float | None
-    topics: tuple[str, ...]
-    users: tuple[str, ...]
-    rows_per_page: int
-    page: int
-    descending: bool
-    walk: tuple[object, ...]
-
-    @property
-    def words(self) -> Words:
-        return Words(topics=self.topics, users=self.users)
+    words: Words
+    rows_per_page: int = DEFAULT_ROWS
+    page: int = 1
+    descending: bool = True
+    walk: tuple[object, ...] = ()
+    # Text that the `msg` holds, any of it; as LIKE has it, so % and _ stand for others.
+    contains: tuple[str, ...] = ()
+    # Whether what JSON has not becomes null.
+    strict: bool = False
+    # As datagrepper tells them.
+    arguments: dict[str, Any] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True)
 class Page:
-    """The number of pages there are, and the seqs of the messages on this one, in order."""
+    """The number of pages there are, and the seqs of the messages on this one, in order.
+
+    `total` is the number of messages on all of them.
+    """
 
     pages: int
     seqs: Sequence[int]
+    total: int = 0
 
 
 def parse(text: str, now: float) -> Query:
     """Read a query string. Raises BadQuery."""
     values = parameters(text, _ONE + _SEVERAL)
-    numbers = {
-        key: _number(key, values[key][0], float, "a number of seconds")
-        for key in _TIMES
-        if key in values
-    }
-    start, end, delta = (numbers.get(key) for key in _TIMES)
+    times = {key: _time(key, values[key][0]) for key in ("start", "end") if key in values}
+    start, end = times.get("start"), times.get("end")
+    delta = None
+    if "delta" in values:
+        delta = _number("delta", values["delta"][0], float, "a number of seconds")
     if delta is not None:
         if delta < 0:
             raise BadQuery("delta must not be negative")
@@ -108,21 +117,40 @@ def parse(text: str, now: float) -> Query:
             start = (now if end is None else end) - delta
         else:
             end = start + delta
+    told = _told_times(start, end, delta, now)
     if end is not None and end >= (now - JUST_NOW if end == int(end) else now):
         end = None
     order = values.get("order", ["desc"])[0]
     if order not in ("asc", "desc"):
         raise BadQuery(f"order must be asc or desc, not {order[:50]!r}")
     rows = _whole("rows_per_page", values, DEFAULT_ROWS, MOST_ROWS)
+    page = _whole("page", values, 1, 1 << 53)
+    several = {plural: tuple(values.get(key, ())) for key, plural in _PLURALS.items()}
+    contains = tuple(values.get("contains", ()))
+    if contains and not (several["topics"] or several["categories"]):
+        raise BadQuery("contains needs a topic or a category beside it")
+    if any(len(each) > LONGEST_TEXT for each in contains):
+        raise BadQuery(f"contains must have at most {LONGEST_TEXT} characters")
+    arguments: dict[str, Any] = {
+        **told,
+        **{plural: list(given) for plural, given in several.items()},
+        "contains": list(contains),
+        **{key: [] for key in ("packages", "not_packages", "meta")},
+        "page": page,
+        "rows_per_page": rows,
+        "order": order,
+    }
     return Query(
         start,
         end,
-        tuple(values.get("topic", ())),
-        tuple(values.get("user", ())),
+        Words(**several),
         rows,
-        _whole("page", values, 1, 1 << 53),
+        page,
         order == "desc",
         (rows, *(values.get(key, [None])[0] for key in _TIMES)),
+        contains,
+        flag("strict", values),
+        arguments,
     )
 
 
@@ -133,12 +161,39 @@ def parameters(text: str, known: Sequence[str]) -> dict[str, list[str]]:
     except ValueError as error:
         raise BadQuery(f"the query cannot be read: {error}") from error
     for key, given in values.items():
+        if key in _REFUSED:
+            raise BadQuery(f"no parameter {key!r} here: {_REFUSED[key]}")
+        if key in _LOOKS:
+            continue
         if key not in known:
             raise BadQuery(f"no parameter {key[:50]!r}, there are {', '.join(known)}")
         most = MOST_VALUES if key in _SEVERAL else 1
         if len(given) > most:
             raise BadQuery(f"{key} is given {len(given)} times, at most {most} can be")
     return values
+
+
+def flag(key: str, values: dict[str, list[str]]) -> bool:
+    """Whether it is given as true, in datagrepper's ways to say so. Raises BadQuery."""
+    text = values.get(key, ["false"])[0].strip().lower()
+    if text not in (*_TRUE, *_FALSE):
+        raise BadQuery(f"{key} must be true or false, not {text[:50]!r}")
+    return text in _TRUE
+
+
+def _told_times(
+    start: float | None, end: float | None, delta: float | None, now: float
+) -> dict[str, float | None]:
+    """`start`, `end` and `delta` as datagrepper fills them in."""
+    if start is not None and end is None:
+        end = now
+    elif end is not None and start is None:
+        start = 0.0
+    elif delta is None and start is not None and end is not None:
+        delta = end - start
+    if delta is None and start and end is not None:
+        delta = end - start
+    return {"start": start, "end": end, "delta": delta}
 
 
 class Pages:
@@ -158,13 +213,16 @@ class Pages:
             first = max(first, self._since(reader, query.start, last))
         if query.end is not None:
             last = min(last, reader.first_from(math.nextafter(query.end, math.inf)) - 1)
-        if not query.words:
+        if not query.words and not query.contains:
             # The seqs are consecutive, so they need not be read to be counted.
             first = self._beginning(query, first)
             return _page(query, _Run(range(first, last + 1)))
         if self._index is not None and first <= last:
             with suppress(NoIndex):  # then it takes longer
-                return _page(query, _indexed(self._index, reader, first, last, query))
+                found: _Found = _indexed(self._index, reader, first, last, query)
+                if query.contains:
+                    found = _Run(_holding(reader, found, query.contains))
+                return _page(query, found)
         return _page(query, _Run(_search(reader, first, last, query)))
 
     def _since(self, reader: JournalReader, start: float, last: int) -> int:
@@ -220,10 +278,10 @@ def _page(query: Query, found: _Found) -> Page:
     before = (query.page - 1) * query.rows_per_page
     most = min(query.rows_per_page, number - before)
     if most <= 0:
-        return Page(pages, [])
+        return Page(pages, [], number)
     if query.descending:
-        return Page(pages, found.some(number - before - most, most)[::-1])
-    return Page(pages, found.some(before, most))
+        return Page(pages, found.some(number - before - most, most)[::-1], number)
+    return Page(pages, found.some(before, most), number)
 
 
 class _Found(Protocol):
@@ -300,22 +358,83 @@ def _first_since(reader: JournalReader, start: float) -> int:
 
 
 def _search(reader: JournalReader, first: int, last: int, query: Query) -> array[int]:
-    wanted = set(query.users)
+    """What an index would find, by a look at every message."""
+    wanted = query.words
     # As JSON writes a name, with and without escapes: SQLite looks for these without parsing.
-    containing = sorted({text for user in wanted for text in _written(user)})
+    containing = sorted({text for user in wanted.users for text in _written(user)})
+    is_read = wanted != Words(topics=wanted.topics) or query.contains
     found = array("q")
     end = time.monotonic() + LONGEST_SEARCH
     # A stretch at a time: a statement that reads for long would hold up the journal's upkeep.
     for begin in range(first, last + 1, STRETCH):
-        stretch = reader.search(begin, min(last, begin + STRETCH - 1), query.topics, containing)
+        stretch = reader.search(
+            begin, min(last, begin + STRETCH - 1), list(wanted.topics), containing
+        )
         for seq in stretch:
-            if not wanted or _is_of(reader, seq, wanted):
+            if not is_read or _fits(reader.get(seq), query):
                 found.append(seq)
             if time.monotonic() > end:
                 raise TooLong(_TOO_LONG)
         if time.monotonic() > end:
             raise TooLong(_TOO_LONG)
     return found
+
+
+def _fits(stored: Stored | None, query: Query) -> bool:
+    if stored is None:
+        return False
+    wanted, body = query.words, _parsed(stored)
+    kinds = (
+        ({stored.topic}, map(storable, wanted.topics), map(storable, wanted.not_topics)),
+        ({category_of(stored.topic)}, wanted.categories, wanted.not_categories),
+        (set(users_of(body)), wanted.users, wanted.not_users),
+    )
+    for has, some, none in ((has, set(some), set(none)) for has, some, none in kinds):
+        if (some and some.isdisjoint(has)) or not none.isdisjoint(has):
+            return False
+    return not query.contains or _holds(body, query.contains)
+
+
+def _holding(reader: JournalReader, found: _Found, contains: Sequence[str]) -> array[int]:
+    """Those whose `msg` holds such text. SQLite leaves most others out, unparsed."""
+    end = time.monotonic() + LONGEST_SEARCH
+    seqs = found.some(0, len(found))
+    # A letter may be written as an escape.
+    hints = [max(re.findall(r"[A-Za-z0-9]*", each), key=len).encode() for each in contains]
+    containing = [*hints, rb"\u"] if all(hints) else []
+    holding = array("q")
+    for start in range(0, len(seqs), STRETCH):
+        some = seqs[start : start + STRETCH]
+        # Their neighbours are read, too, where they are few: one statement for each would be more.
+        within = set(some)
+        for begin in range(some[0], some[-1] + 1, STRETCH):
+            for seq in reader.search(begin, min(some[-1], begin + STRETCH - 1), (), containing):
+                if seq in within and _holds(_body(reader, seq), contains):
+                    holding.append(seq)
+                if time.monotonic() > end:
+                    raise TooLong(_TOO_MUCH_TEXT)
+            if time.monotonic() > end:
+                raise TooLong(_TOO_MUCH_TEXT)
+    return holding
+
+
+def _holds(body: Any, contains: Sequence[str]) -> bool:
+    """Whether the `msg`, as datanommer stores it, is LIKE one of these with % around it."""
+    text = json.dumps(body.get("msg")) if isinstance(body, dict) else ""
+    return any(_is_like(text, each) for each in contains)
+
+
+def _is_like(text: str, pattern: str) -> bool:
+    at = 0
+    # Each piece as early as can be: then there is the most left for the others.
+    for piece in re.findall(r"(?:[^%\\]|\\.|\\$)+", pattern, re.DOTALL):
+        letters = re.findall(r"\\?.", piece, re.DOTALL)
+        as_regex = "".join("." if letter == "_" else re.escape(letter[-1]) for letter in letters)
+        found = re.compile(as_regex, re.DOTALL).search(text, at)
+        if found is None:
+            return False
+        at = found.end()
+    return True
 
 
 def _written(user: str) -> Iterator[bytes]:
@@ -338,8 +457,12 @@ def _is_of(reader: JournalReader, seq: int, wanted: set[str]) -> bool:
 def _body(reader: JournalReader, seq: int) -> Any:
     """The message, or None if it is gone by now."""
     stored = reader.get(seq)
+    return None if stored is None else _parsed(stored)
+
+
+def _parsed(stored: Stored) -> Any:
     try:
-        return None if stored is None else message.loads(stored.body)
+        return message.loads(stored.body)
     except (ValueError, RecursionError):
         return None
 
@@ -363,9 +486,48 @@ def _number(key: str, text: str, kind: Callable[[str], Any], wanted: str) -> Any
     raise BadQuery(f"{key} must be {wanted}, not {text[:50]!r}")
 
 
+def _time(key: str, text: str) -> float:
+    """Seconds since 1970, or a date and time as in ISO 8601; without a zone it is UTC."""
+    text = text[:50].strip()
+    with suppress(ValueError, OverflowError):
+        # What a + of the zone becomes in a query that is not quoted; 3.9 knows no Z.
+        written = re.sub(r" (\d\d:?\d\d)$", r"+\1", text) if text.count(":") > 1 else text
+        written = re.sub(r"[zZ]$", "+00:00", written)
+        moment = datetime.fromisoformat(written)
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=timezone.utc)
+        if not text.isdigit():
+            return moment.timestamp()
+    try:
+        return float(_number(key, text, float, "a number of seconds"))
+    except BadQuery as error:
+        raise BadQuery(f"{error}, or a date such as 2026-01-31T23:59:00+00:00") from None
+
+
 _TIMES = ("start", "end", "delta")
-_ONE = (*_TIMES, "rows_per_page", "page", "order")
-_SEVERAL = ("topic", "user")
+_ONE = (*_TIMES, "rows_per_page", "page", "order", "strict")
+_PLURALS = {
+    "topic": "topics",
+    "user": "users",
+    "category": "categories",
+    "not_topic": "not_topics",
+    "not_user": "not_users",
+    "not_category": "not_categories",
+}
+_SEVERAL = (*_PLURALS, "contains")
+# What says how datagrepper's own page looks, and what keeps browsers from remembering an answer.
+_LOOKS = ("is_raw", "size", "chrome", "_")
+_REFUSED = {
+    "package": "it needs fedmsg_meta; there is topic",
+    "not_package": "it needs fedmsg_meta; there is not_topic",
+    "meta": "it needs fedmsg_meta",
+    "callback": "a page of another site could read the bus by it; the answer is JSON",
+}
+_TRUE, _FALSE = ("true", "yes", "on", "y", "t", "1"), ("false", "no", "off", "n", "f", "0")
 _TOO_LONG = (
     f"the search took more than {LONGEST_SEARCH:g} s, without the help of an index: ask again later"
+)
+_TOO_MUCH_TEXT = (
+    f"the search for a text took more than {LONGEST_SEARCH:g} s: ask for a shorter time, or for a"
+    " topic that is less common"
 )

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 MARKS = ".over-quota"
 # Of releases that knew one mark for all users.
 FORMER_MARK = ".full"
-# The least that a message takes of the disk.
-BLOCK = 4096
 
 
 def is_shared(directory: os.stat_result) -> bool:

@@ -30,6 +30,11 @@ WAITING_BYTES = 32 << 20
 # A row's share of that beside its body: the objects it is made of.
 ROW_BYTES = 400
 
+# Seconds without one of them on the disk after which, while more than that waits, nothing more is
+# taken to be acknowledged. Until then whoever submits waits: others' large messages are no reason
+# to send anybody away.
+STUCK = 1.0
+
 # One transaction: a bound on how long the next one has to wait, and on its memory.
 GROUP_ROWS = 5_000
 GROUP_BYTES = 8 << 20
@@ -53,6 +58,14 @@ SEEN = "clock-seen"
 
 # Seconds that `close()` gives the disk.
 CLOSE = 5.0
+
+# Seconds that a backlog which is full has to reach back, or else somebody is told; the share of its
+# age, if that is less; newest rows among which it is looked for whose they are; and the seconds
+# between two lines about it.
+SHORT = 3600.0
+SHORT_SHARE = 0.5
+LOOKED_THROUGH = 2_000
+NOTE_PERIOD = 600.0
 
 # Set by the relay, asked for at the next start.
 LISTENERS = "listeners"
@@ -114,6 +127,12 @@ class State:
     last_seq: int = 0
     written: int = 0
     unjournaled: int = 0
+    # Messages that went before their age since the start, for want of room; and, once the backlog
+    # reaches back for a short time only: for how long, of which topic the most is, and when.
+    trimmed_early: int = 0
+    reach: float | None = None
+    reach_topic: str | None = None
+    reach_noted: float | None = None
     # Jumps of the host's clock: how many, the last one in seconds and when, by our own time; and
     # the one back that is not followed yet.
     clock_jumps: int = 0
@@ -146,6 +165,8 @@ class Recorder:
         self._added_rows = self._added_bytes = 0
         # and these by the writer: neither needs a lock.
         self._taken_rows = self._done_bytes = 0
+        # When something began to wait, and when rows were last stored.
+        self._began = self._stored = time.monotonic()
         # What was added together, and its bytes.
         self._batches: deque[tuple[Sequence[Row], int]] = deque()
         self._questions: deque[tuple[str, bytes]] = deque()
@@ -169,6 +190,9 @@ class Recorder:
         # Damage that the other thread has met.
         self._damage: DamageError | None = None
         self._salvage: Salvage | None = None
+        # Of the journal that is open; and when the next line about it is due.
+        self._trimmed_before = 0
+        self._note_due = 0.0
         self.wakeup, self._waker = socket.socketpair()
         for end in (self.wakeup, self._waker):
             end.setblocking(False)
@@ -195,8 +219,10 @@ class Recorder:
         """Why nothing can be acknowledged at present, or None."""
         if self.state.state == "failing":
             return f"the journal cannot be written: {self.state.error}"
-        if self.waiting_bytes > WAITING_BYTES:
-            return f"the journal is {self.waiting_bytes >> 20} MiB behind"
+        stuck_for = time.monotonic() - max(self._began, self._stored)
+        if self.waiting_bytes > WAITING_BYTES and stuck_for > STUCK:
+            behind = self.waiting_bytes >> 20
+            return f"the journal is {behind} MiB behind, and has not moved for {stuck_for:.0f} s"
         return None
 
     def now(self) -> float:
@@ -250,6 +276,8 @@ class Recorder:
 
     def _add(self, rows: Sequence[Row]) -> None:
         size = sum([len(row.body) for row in rows]) + ROW_BYTES * len(rows)
+        if self._added_bytes == self._done_bytes:
+            self._began = time.monotonic()
         self._added_bytes += size
         self._added_rows += len(rows)
         self._batches.append((rows, size))
@@ -300,6 +328,7 @@ class Recorder:
 
     def _open_journal(self) -> Journal:
         journal = Journal(self._path, self._max_age, self._max_bytes, self.state.last_seq)
+        self._trimmed_before = 0
         if journal.moved_aside:
             logger.error("%s", journal.moved_aside)
         if journal.aside:
@@ -350,14 +379,38 @@ class Recorder:
             logger.exception("journal: a group could not be written, its rows are taken singly")
             seqs = self._store_singly(journal, group)
         self._done_bytes += group.bytes
+        self._stored = time.monotonic()
         if len(seqs) == len(group.rows):
             self._unverified.append((seqs, group.rows))
             self._unverified_bytes += group.bytes
         self.state.written += len(seqs)
         self.state.last_seq = journal.last_seq
+        self._note_trimmed(journal)
         stored = [(row.msg_id, seq) for row, seq in zip(group.rows, seqs) if row.submitted]
         if stored:
             self._tell(Stored(stored))
+
+    def _note_trimmed(self, journal: Journal) -> None:
+        """Tell of messages that somebody pushes out of the backlog, however old they may become."""
+        early = journal.trimmed_early - self._trimmed_before
+        if not early:
+            return
+        self._trimmed_before += early
+        self.state.trimmed_early += early
+        reach = journal.reach(self.now())
+        if reach >= min(SHORT, self._max_age * SHORT_SHARE):
+            return
+        now = time.monotonic()
+        self.state.reach, self.state.reach_noted = reach, time.time()
+        if now < self._note_due:
+            return
+        self._note_due = now + NOTE_PERIOD
+        self.state.reach_topic = topic = journal.largest_topic(LOOKED_THROUGH)
+        logger.warning(
+            "journal: full, and reaches back only %.0f s: %d messages went before their age since"
+            " the start. Of the newest, most bytes are of topic %s",
+            reach, self.state.trimmed_early, ascii(topic[:200]),
+        )  # fmt: skip
 
     def _store_singly(self, journal: Journal, group: _Group) -> list[int]:
         seqs, rows = [], []

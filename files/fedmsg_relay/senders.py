@@ -36,6 +36,12 @@ ALARM = 144 << 20
 CUT = 168 << 20
 CALM = 128 << 20
 
+# Bytes that a connection takes by itself, whoever made it and whatever it says: no sender is to be
+# slowed down for how many listeners there are.
+CONNECTION = 28 << 10
+# So many are in the bounds above.
+USUAL = 256
+
 # Seconds between two looks at the memory, and two at all connections while all is calm: of
 # hundreds, more.
 LOOK = 0.01
@@ -119,6 +125,10 @@ class Senders:
         self._settling = 0
         self._warnings = RateLimit()
         self._descriptors = Descriptors(self._turn_away)
+        # Descriptors whose memory may still be ours, and those of connections of no concern here,
+        # with their inodes.
+        self._most = 0
+        self._others: dict[int, int] = {}
         self.is_alarmed = False
         # Since the start.
         self.counts: Counter[str] = Counter({TOO_MUCH: 0, MANY_FRAMES: 0, NO_DESCRIPTORS: 0})
@@ -134,15 +144,24 @@ class Senders:
 
     def look(self) -> None:
         """Bound the memory."""
-        memory = resident(self._statm)
+        self._descriptors.look()  # first: without any the rest cannot be done
+        memory = resident(self._statm) - self._of_connections()
         if self.is_alarmed and memory < CALM:
             self._watch_closely(False)
         elif not self.is_alarmed and memory >= ALARM:
             self._watch_closely(True)
             if self._warnings.allows("memory"):
-                logger.warning("memory: %d MiB, senders are watched", memory >> 20)
-        self._descriptors.look()  # first: without any the rest cannot be done
+                whole = resident(self._statm)
+                logger.warning("memory: %d MiB, senders are watched", whole >> 20)
         self._go_on_surveying(memory)
+
+    def _of_connections(self) -> int:
+        """Bytes that all connections take; what those took that are gone may not be free yet."""
+        now = self._descriptors.in_use
+        self._most = max(self._most, now)
+        if self._most > now and resident(self._statm) < CALM + now * CONNECTION:
+            self._most = now
+        return max(0, self._most - USUAL) * CONNECTION
 
     def _go_on_surveying(self, memory: int) -> None:
         now = time.monotonic()
@@ -199,8 +218,8 @@ class Senders:
         seen, self._seen = self._seen, set()
         for fd, connection in self._found():
             yield
-            read = bytes_read(fd)
-            if read is None:
+            read = None if connection is None else bytes_read(fd)
+            if connection is None or read is None:
                 continue
             connection.previous, connection.read = connection.read, read
             # Of those that are not named one has sent it, and any may be the one.
@@ -214,7 +233,8 @@ class Senders:
                 set_window(fd, SMALL_WINDOW if slow else ANY_WINDOW)
         self._connections = found
 
-    def _found(self) -> Iterable[tuple[int, _Connection]]:
+    def _found(self) -> Iterable[tuple[int, _Connection | None]]:
+        """Each descriptor, with the connection of a sender that it is, if it is one."""
         try:
             names = os.listdir("/proc/self/fd")
         except OSError:  # no descriptor is left for it
@@ -228,10 +248,17 @@ class Senders:
             known = self._connections.get(fd)
             if known is not None and known.inode == inode:
                 yield fd, known
-            elif own_port(fd) in self._ports:
+                continue
+            # Of thousands of listeners each is asked once, but looked at.
+            address = None
+            if self._others.get(fd) != inode and own_port(fd) in self._ports:
                 address = progress.peer_address(fd)
-                if address is not None:  # None: it is the one that listens
-                    yield fd, _Connection(inode, address, progress.host_of(address))
+            if address is None:  # or it is the one that listens
+                self._others[fd] = inode
+                yield fd, None
+            else:
+                self._others.pop(fd, None)
+                yield fd, _Connection(inode, address, progress.host_of(address))
 
     def _relieve(self) -> None:
         """Cut off those who have most waiting, of the host that has."""

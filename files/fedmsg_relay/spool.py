@@ -14,7 +14,6 @@ import os
 import stat
 import time
 
-from . import quota
 from .errors import SpoolError
 
 TYPE_CHECKING = False
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 
 TEMPORARY = ".tmp-"  # begins the name of a file that is being written
 FAILED = "failed"
+BLOCK = 4096  # bytes of the disk: the least that a message takes
 
 # Files that are written together: they are open meanwhile, of 1,024 that a process may have.
 _TOGETHER = 100
@@ -119,6 +119,8 @@ class Spool:
         return f"{self._last:020d}-{os.urandom(8).hex()}"
 
     def _check_room(self, directory: os.stat_result, size: int) -> None:
+        from . import quota  # most messages are never spooled
+
         if not self._has_room(directory, _blocks(size)):
             whose = " for this user's messages" if quota.is_shared(directory) else ""
             raise SpoolError(
@@ -135,6 +137,8 @@ class Spool:
 
     def _has_room(self, directory: os.stat_result, size: int) -> bool:
         """Whether this user may add so many bytes."""
+        from . import quota
+
         user = os.geteuid()
         if not os.access(self.directory, os.R_OK):
             return not quota.is_marked(self.directory, directory, user)
@@ -208,4 +212,4 @@ def decoded(content: bytes) -> tuple[bytes, bytes]:
 
 
 def _blocks(size: int) -> int:
-    return -(-size // quota.BLOCK) * quota.BLOCK
+    return -(-size // BLOCK) * BLOCK

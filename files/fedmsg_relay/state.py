@@ -41,7 +41,11 @@ def collect(
         "submit": {**vars(submits), "pending": len(submit) if submit is not None else 0},
         "journal": journal,
         "log": trouble._asdict() if trouble is not None else {},
-        "desk": {"messages": desk.messages, "bytes": desk.bytes, "slowly": desk.checked_slowly},
+        "desk": {
+            "messages": desk.messages,
+            "bytes": desk.waiting_bytes,
+            "slowly": desk.checked_slowly,
+        },
         "senders": senders.state(),
         "listeners": len(outbound.listeners),
         "listener_addresses": sorted(listener.address for listener in outbound.listeners)[
@@ -49,7 +53,7 @@ def collect(
         ],
         "listener_protocols": outbound.listeners.protocols(),
         "listener_connections": outbound.listeners.accepted,
-        "listener_changes_not_logged": outbound.arrivals.unsaid,
+        "listener_changes_not_logged": outbound.arrivals.unsaid + outbound.partings.unsaid,
         "listeners_cut_off": dict(outbound.parted),
         "holds": outbound.holds,
         "held": outbound.held,

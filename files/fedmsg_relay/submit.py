@@ -24,7 +24,7 @@ import zmq
 from . import log, sockets
 from .config import Config
 from .counts import RateLimit
-from .desk import Desk
+from .desk import SUBMIT, Desk
 from .inbound import largest_frame
 from .journal import Row
 from .recorder import Found, NotFound, NotStored, Recorder, Result, Stored
@@ -34,7 +34,7 @@ from .wire import INTERNAL_ERROR, UNSEEN, Checked
 
 # Messages taken, and not yet answered, before the next one is left in its sender's queue.
 PENDING_MESSAGES = 10_000
-PENDING_BYTES = 32 << 20
+PENDING_BYTES = 24 << 20
 
 # Messages taken in one turn of the loop, and seconds for them: inbound must have its turn every few
 # milliseconds.
@@ -130,7 +130,7 @@ class Submit:
         self._heads = []
         try:
             for _ in range(BATCH):
-                if self.is_full or self._desk.is_full or time.monotonic() > end:
+                if self.is_full or self._desk.is_full(SUBMIT) or time.monotonic() > end:
                     return
                 if not self._skipping.go_on(self.socket, end):
                     return
@@ -201,7 +201,7 @@ class Submit:
             self._refuse(envelope, NOT_A_REQUEST, text, False)
             return
         done = partial(self._decided, envelope)
-        checked = self._desk.check(parts, lambda: ("submit", envelope[0]), done)
+        checked = self._desk.check(parts, lambda: (SUBMIT, envelope[0]), done, SUBMIT)
         if checked is not None:
             done(checked)
 

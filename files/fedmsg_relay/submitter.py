@@ -4,10 +4,10 @@ DEALER to ROUTER. Request: `[key, b"", topic, body]`; reply: `[key, b"", json]`,
 key being what this side chose. docs/protocol.adoc has the whole of it.
 
 Over a plain TCP connection, without pyzmq: see zmtp.py for why. It keeps to what libzmq does by the
-same config: IPv4 of a name, TCP keepalive, attempts that come after `zmq_reconnect_ivl` and then
+same config: TCP keepalive, attempts that come after `zmq_reconnect_ivl` and then
 ever more rarely, a limit to the handshake. But of a name's several addresses it takes the first
-that can be connected to, where libzmq knows the first one only; and there is no thread: it does so
-only while it is asked, and a relay's PING is answered then.
+that can be connected to, see lookup.py, where libzmq knows the first one only; and there is no
+thread: it does so only while it is asked, and a relay's PING is answered then.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import time
 from . import zmtp
 from .address import parts
 from .errors import PublishError
+from .lookup import NEXT_ADDRESS as NEXT_ADDRESS
 from .lookup import Lookup
 
 TYPE_CHECKING = False
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
     from .lookup import Found
     from .polling import Poller
 
-# Seconds after which a name's next address is tried beside those that have not answered (RFC 8305).
-NEXT_ADDRESS = 0.25
 HANDSHAKE = 30.0  # seconds that it may take: libzmq's ZMQ_HANDSHAKE_IVL
 LARGEST_REPLY = 1 << 20  # bytes: an error is one line
 # Bytes that leave together, as far as there are so many: a relay takes them at less cost.

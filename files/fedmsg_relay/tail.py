@@ -55,13 +55,6 @@ _REFUSED = {
 }
 
 
-class _Refusal(argparse.Action):
-    """An option that ends the command with an error: `const`."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        parser.error(str(self.const))
-
-
 def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     # Like any filter, end quietly when the reader of our output is gone.
@@ -98,9 +91,7 @@ def parser() -> argparse.ArgumentParser:
     option("--really-pretty", action="store_true", help="print indented JSON, in colour")
     option("--exclude", dest="exclusive_regexp", metavar="REGEXP", help="no topics that match")
     option("--include", dest="inclusive_regexp", metavar="REGEXP", help="only topics that match")
-    for name, instead in _REFUSED.items():
-        refused = f"{NAME} has no {name}: {instead}"
-        option(name, nargs="?", action=_Refusal, const=refused, help=argparse.SUPPRESS)
+    cli.refuse(made, _REFUSED)
     option("--validate", dest="validate_signatures", action="store_true", help="check signatures")
     option("--no-validate", dest="validate_signatures", action="store_false", help="do not")
     return made

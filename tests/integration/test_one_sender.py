@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import resource
 import socket
 import tempfile
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -20,11 +17,9 @@ import pytest
 import zmq
 
 from tests.conftest import Bus, Listener, Process, Sender, Submitter, numbered, wait_for
-from tests.support.waiting import PATIENCE, pace
+from tests.support.others import PAUSE, Others, peak, slowness, submitting
 from tests.support.zmtp_peers import MORE, Peer, frame
 
-# Seconds that nobody may be without an answer for, on a machine with nothing else to do.
-PAUSE = 0.3
 # Bytes of memory, of the relay's process.
 MEMORY = 256 << 20
 LIMIT = 16 << 20
@@ -37,89 +32,16 @@ def filled(begin: bytes, unit: bytes, end: bytes) -> bytes:
     return begin + unit * ((LIMIT - len(begin) - len(end) - 1) // len(unit)) + end
 
 
-class Others:
-    """Somebody who submits one message after the other, and how long each takes.
-
-    `longest_own` is without the time for which neither program had a processor, though it wanted
-    one: what a busy machine does is not the relay's doing.
-    """
-
-    def __init__(self, bus: Bus, relay: Process) -> None:
-        self._bus, self._relay = bus, relay
-        self._end = threading.Event()
-        self.longest = self.longest_own = 0.0
-        self.number = 0
-        self.failed: list[object] = []
-        self._thread = threading.Thread(target=self._submit)
-
-    def _submit(self) -> None:
-        with zmq.Context() as context:
-            client = Submitter(context, self._bus.submit)
-            try:
-                while not self._end.is_set():
-                    self.number += 1
-                    before = {pid: without_processor(pid) for pid in (self._relay.pid, os.getpid())}
-                    started = time.monotonic()
-                    reply = client.submit(*numbered(self.number), timeout=60)
-                    taken = time.monotonic() - started
-                    self.longest = max(self.longest, taken)
-                    for pid, threads in before.items():
-                        after = without_processor(pid)
-                        # Of one thread: several may have waited at the same time.
-                        taken -= max(after[each] - threads.get(each, 0.0) for each in after)
-                    self.longest_own = max(self.longest_own, taken)
-                    if not reply["ok"]:
-                        self.failed.append(reply)
-            except BaseException as error:
-                self.failed.append(error)
-            finally:
-                client.socket.close()
-
-    def __enter__(self) -> Others:
-        self._thread.start()
-        wait_for(lambda: self.number > 10)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        seen = self.number
-        wait_for(lambda: self.number > seen + 10 or self.failed, 60)
-        self._end.set()
-        self._thread.join()
-        assert not self.failed
-
-    def calm(self, seconds: float = 1.0) -> float:
-        """How long the longest takes while nothing else happens."""
-        self.longest = 0.0
-        time.sleep(seconds)  # to measure
-        longest, self.longest, self.longest_own = self.longest, 0.0, 0.0
-        return longest
-
-
 @contextmanager
-def others(bus: Bus, relay: Process) -> Iterator[Others]:
+def others(bus: Bus, relay: Process) -> Iterator[None]:
     """Others, whose longest wait is to be less than PAUSE and three times that of calm times."""
-    with Others(bus, relay) as made:
+    with Others(relay.pid, submitting(bus.submit)) as made:
         calm = made.calm()
-        yield made
-    own = made.longest_own
+        yield
+        made.go_on(10)
+    own = min(made.longest, made.longest_own)
     print(f"calm {calm:.3f} s, longest {made.longest:.3f} s, with a processor {own:.3f} s")
-    if made.longest > PAUSE + 3 * calm:  # it may have been the machine's doing: see `within`
-        assert min(made.longest, own) < PAUSE * max(PATIENCE, 2 * pace()) + 3 * calm
-
-
-def without_processor(pid: int) -> dict[str, float]:
-    """Seconds for which each thread of a process was ready to run and did not, by its number."""
-    found = {}
-    for thread in os.listdir(f"/proc/{pid}/task"):
-        with contextlib.suppress(OSError), open(f"/proc/{pid}/task/{thread}/schedstat") as stat:
-            found[thread] = int(stat.read().split()[1]) / 1e9
-    return found
-
-
-def peak(relay: Process) -> int:
-    """The most memory that the process has had, in bytes."""
-    with open(f"/proc/{relay.pid}/status") as status:
-        return next(int(line.split()[1]) << 10 for line in status if line.startswith("VmHWM"))
+    assert own < PAUSE + 3 * calm or own < PAUSE * slowness() + 3 * calm
 
 
 @pytest.fixture
@@ -153,7 +75,7 @@ def test_one_message_that_takes_long_to_read(
     assert json.loads(second[1])["msg_id"] == "id-7"  # in the order they were sent
     if kind == "lists":  # as it came, unless it would take too long
         assert first[1] == HEAVY[kind]
-    assert peak(relay) < MEMORY
+    assert peak(relay.pid) < MEMORY
 
 
 def test_three_at_once_and_scripts_that_come_and_go(
@@ -190,7 +112,7 @@ def test_one_message_of_very_many_frames(
         peer.socket.close()
         if side == "inbound":  # the others' are still passed on
             Sender(context, bus.inbound).send(*numbered(1))
-    assert peak(relay) < MEMORY
+    assert peak(relay.pid) < MEMORY
 
 
 def test_a_message_of_many_frames_is_dropped_and_its_sender_named(
@@ -227,7 +149,7 @@ def test_what_waits_of_one_sender_has_a_bound(
         if kind == "unfinished":
             relay.wait_for_line(f"publisher {peer.address} cut off: too much unfinished")
         peer.socket.close()
-    assert peak(relay) < MEMORY
+    assert peak(relay.pid) < MEMORY
 
 
 @pytest.mark.parametrize("side", ["inbound", "submit"])
@@ -239,7 +161,7 @@ def test_large_messages_within_all_limits_have_a_bound_in_memory(
     peer.flood((frame(b"", MORE) * (side == "submit") + frame(b"t", MORE) + frame(body)) * 20, 20)
     peer.socket.close()
     Sender(context, bus.inbound)  # which it has time for
-    assert peak(relay) < MEMORY
+    assert peak(relay.pid) < MEMORY
 
 
 def test_descriptors_that_run_out_turn_newcomers_away_and_nobody_else(

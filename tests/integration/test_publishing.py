@@ -275,7 +275,7 @@ class TestTwoRelays:
             wait_for(lambda: len(goes_on.journaled()) > before)
             at_most(2, since=started)
             write(child, "third\n")
-            wait_for(lambda: len(goes_on.journaled()) == before + 2)
+            wait_for(lambda: len(goes_on.journaled()) >= before + 2)
         assert child.stdin is not None
         child.stdin.close()
         assert child.wait(10) == 0
@@ -289,13 +289,14 @@ class TestTwoRelays:
     def test_one_that_is_killed_under_load(self, bus: Bus, spool: Path) -> None:
         other = second_bus(bus)
         relay = bus.relay()
-        second_relay(bus, other)
+        second = second_relay(bus, other)
         child = start_logger(bus, "--verbose")
         total = 20_000
         text = "".join(f"{number}\n" for number in range(total))
         write(child, text[: len(text) // 4])
-        wait_for(lambda: len(bus.journaled()) > 1000)
-        relay.kill()
+        # That is the first relay, unless it was so slow at the start that the second one was asked.
+        wait_for(lambda: len(bus.journaled()) > 1000 or len(other.journaled()) > 1000)
+        (relay if len(bus.journaled()) > 1000 else second).kill()
         write(child, text[len(text) // 4 :])
         assert child.stdin is not None
         child.stdin.close()

@@ -192,7 +192,8 @@ def test_common_options_of_tail_are_taken(bus: Bus) -> None:
 def test_options_that_the_daemon_refuses(bus: Bus) -> None:
     for option in [row[0].strip("`") for row in rows("relay") if row[1] == "refused"]:
         done = programs.run([sys.executable, programs.RELAY, option, "1"])
-        assert (done.returncode, option in done.stderr) == (2, True)
+        assert done.returncode == 2
+        assert f"fedmsg-relay has no {option}: " in done.stderr
 
 
 def test_functions_that_are_not_ours() -> None:
@@ -209,6 +210,8 @@ WORDS = {
     *("not_user", "not_package", "not_category", "not_topic", "page", "rows_per_page", "order"),
     *("size", "chrome", "callback", "is_raw"),
 }
+# What else its users send it: a browser's way around a cache.
+WORDS |= {"_"}
 
 
 def test_every_word_of_datagreppers_has_a_row() -> None:
@@ -219,8 +222,8 @@ def test_words_that_are_refused() -> None:
     for name, here, *_ in rows("words"):
         word = name.strip("`")
         if here == "refused":
-            with pytest.raises(query.BadQuery, match=f"no parameter '{word}', there are start"):
+            with pytest.raises(query.BadQuery, match=f"no parameter '{word}' here: "):
                 query.parse(f"{word}=x", 10_000.0)
         elif word != "id":
-            value = {"order": "asc"}.get(word, "9")
+            value = {"order": "asc", "contains": "x&topic=y"}.get(word, "9")
             query.parse(f"{word}={value}", 10_000.0)

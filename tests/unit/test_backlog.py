@@ -63,7 +63,7 @@ class TestParse:
 
     def test_datagreppers_defaults(self) -> None:
         asked = query.parse("", NOW)
-        assert (asked.start, asked.end, asked.topics, asked.users) == (None, None, (), ())
+        assert (asked.start, asked.end, asked.words) == (None, None, words.Words())
         assert (asked.rows_per_page, asked.page, asked.descending) == (25, 1, True)
 
     @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ class TestParse:
 
     def test_topics_and_users(self) -> None:
         asked = query.parse("topic=a.b&topic=c&user=%C3%A4", NOW)
-        assert (asked.topics, asked.users) == (("a.b", "c"), ("ä",))
+        assert (asked.words.topics, asked.words.users) == (("a.b", "c"), ("ä",))
 
     @pytest.mark.parametrize(
         ("text", "error"),
@@ -107,7 +107,7 @@ class TestParse:
             ("order=up", "order must be asc or desc, not 'up'"),
             ("start=1&start=2", "start is given 2 times, at most 1 can be"),
             ("&".join(["topic=a"] * 51), "topic is given 51 times"),
-            ("category=git", "no parameter 'category', there are start, end, delta"),
+            ("colour=red", "no parameter 'colour', there are start, end, delta"),
             ("a=%ff", "the query cannot be read"),
             ("&" * 1000, "the query cannot be read"),
         ],
@@ -364,6 +364,7 @@ class TestMetrics:
                 listener_protocols={"zmtp3": 2, "older": 1},
                 listener_connections=12,
                 listener_changes_not_logged=5,
+                connections={"sides": {"inbound": 6, "submit": 7}, "hosts": []},
                 listeners_cut_off={"too slow": 3, "vanished": 1},
             )
         )
@@ -394,6 +395,7 @@ class TestMetrics:
             "fedmsg_relay_journal_state{state=none}": 0,
             "fedmsg_relay_journal_written_total{}": 40,
             "fedmsg_relay_journal_missing_total{}": 0,
+            "fedmsg_relay_journal_trimmed_early_total{}": 0,
             "fedmsg_relay_journal_last_seq{}": 41,
             "fedmsg_relay_journal_waiting_messages{}": 8,
             "fedmsg_relay_journal_waiting_bytes{}": 900,
@@ -410,6 +412,8 @@ class TestMetrics:
             "fedmsg_relay_listener_protocols{protocol=older}": 1,
             "fedmsg_relay_listener_connections_total{}": 12,
             "fedmsg_relay_listener_changes_not_logged_total{}": 5,
+            "fedmsg_relay_publisher_connections_total{side=inbound}": 6,
+            "fedmsg_relay_publisher_connections_total{side=submit}": 7,
             "fedmsg_relay_listeners_cut_off_total{cause=too slow}": 3,
             "fedmsg_relay_listeners_cut_off_total{cause=sent too much}": 0,
             "fedmsg_relay_listeners_cut_off_total{cause=vanished}": 1,

@@ -31,6 +31,17 @@ def by_argparse(line: list[str]) -> dict[str, Any] | None:
         return None
 
 
+@pytest.mark.parametrize("option", sorted(set(cli.COMMON) - {"--config-filename"}))
+@pytest.mark.parametrize("form", ["{} 5", "{}=5", "{}"])
+def test_the_daemon_refuses_a_common_option_by_name_and_says_what_to_do(
+    option: str, form: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.daemon_parser("fedmsg-relay").parse_args(form.format(option).split())
+    assert ended.value.code == 2
+    assert f"fedmsg-relay has no {option}: " in capsys.readouterr().err
+
+
 @given(st.lists(words, max_size=6))
 @example(["--message", "a b", "--topic=x", "--timeout", "5", "--no-spool", "--verbose"])
 @example(["--topic=a=b", "--topic=", "--message", ""])

@@ -79,11 +79,15 @@ def found(journal: Journal, index: Index | None, **asked: Any) -> tuple[int, lis
         page = 0
         while True:
             page += 1
-            wanted = {"start": None, "end": None, "topics": (), "users": (), **asked}
+            times: dict[str, Any] = {key: asked.get(key) for key in ("start", "end")}
+            wanted: dict[str, Any] = {key: asked[key] for key in asked if key not in times}
+            contains = wanted.pop("contains", ())
             some = pages.find(reader, query.Query(
-                rows_per_page=100, page=page, descending=False, walk=(), **wanted))  # fmt: skip
+                **times, words=words.Words(**wanted), rows_per_page=100, page=page,
+                descending=False, contains=contains))  # fmt: skip
             seqs += some.seqs
             if page >= some.pages:
+                assert some.total == len(seqs)
                 return some.pages, seqs
 
 
@@ -97,6 +101,13 @@ ASKED: list[dict[str, Any]] = [
     {"users": ("ralph",), "start": 1100.0, "end": 1333.0},
     {"topics": (TOPICS[2],), "start": 1190.0},
     {"topics": ("never",)},
+    {"categories": ("koji",)},
+    {"categories": ("koji", "git"), "not_topics": (TOPICS[0],), "users": ("zoë",)},
+    {"not_users": ("ralph", "")},
+    {"not_categories": ("git",), "start": 1050.0},
+    {"not_topics": tuple(TOPICS), "not_users": ("ralph",)},
+    {"categories": ("git",), "contains": ("alp",)},
+    {"categories": ("git",), "contains": ('"text": "zo', "a%_quoted", "\\u00eb")},
 ]
 
 

@@ -36,6 +36,17 @@ def test_all_files_in_one_run(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["bin", "tool", "tool"]
 
 
+def test_what_is_of_no_release_goes(tmp_path: Path) -> None:
+    gone, caches = tmp_path / "gone.py", tmp_path / "__pycache__"
+    caches.mkdir()
+    for path in (gone, caches / "gone.cpython-311.pyc", caches / "gone_not.cpython-311.pyc"):
+        path.touch()
+    files = {str(gone): None, str(tmp_path / "gone already"): None}
+    subprocess.run([sys.executable, "-c", PROGRAM], input=json.dumps(files), text=True,
+                   capture_output=True, timeout=60, check=True)  # fmt: skip
+    assert [path.name for path in tmp_path.rglob("*.py*")] == ["gone_not.cpython-311.pyc"]
+
+
 def test_what_an_interrupted_run_has_left_is_no_hindrance(tmp_path: Path) -> None:
     path = tmp_path / "file"
     (tmp_path / "file.new").symlink_to(tmp_path / "somewhere else")

@@ -48,7 +48,6 @@ EXCEPTIONS: dict[str, dict[str, str]] = {
         " to a rate",
         "tests/integration/test_crash.py::test_killed_at_random_moments_under_load": "a random"
         " moment, and a rate",
-        "tests/integration/test_one_sender.py::Others.calm": "measures for so many seconds",
         "tests/integration/test_one_sender.py::"
         "test_three_at_once_and_scripts_that_come_and_go": "does what upstream does",
         "tests/integration/test_relay_messages.py::"

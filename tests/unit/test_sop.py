@@ -310,7 +310,7 @@ def test_each_path_is_what_the_roles_deploy() -> None:
 
 def test_each_file_of_the_config_is_what_the_roles_deploy() -> None:
     named = set(re.findall(r"`(\w+\.py)`", SOURCE)) - {"pkgdb2branch.py"}
-    assert named == set(BASE_VARS["__fedmsg_base_config"])
+    assert named == set(BASE_VARS["__fedmsg_base_rendered_now"]["config"])
 
 
 def test_ports_are_the_roles_and_the_inventory_s() -> None:
@@ -437,7 +437,7 @@ def test_the_words_of_health(words: str) -> None:
 )
 def test_the_words_of_the_check_playbook(words: str) -> None:
     assert re.search(rf"^\|.*`{words}`", SOURCE, re.MULTILINE)
-    assert words in (ROOT / "templates/check.json.j2").read_text()
+    assert words in (ROOT / "plugins/filter/check_report.py").read_text()
 
 
 CAUSES = [v for name, v in vars(wire).items() if name.isupper() and isinstance(v, str)]

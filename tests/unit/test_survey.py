@@ -11,6 +11,7 @@ import pytest
 
 from tests.conftest import ROOT
 
+COMMANDS = sorted((ROOT / "files/bin").iterdir())
 SURVEY = runpy.run_path(str(ROOT / "files/ansible/survey.py"))
 
 
@@ -95,6 +96,55 @@ class TestSystem:
         lines = os_release.splitlines(keepends=True)
         monkeypatch.setitem(system.__globals__, "lines_of", lambda path: lines)
         assert system() == {"family": family, "id": name, "version": version}
+
+
+class TestStale:
+    """What a release before has left where only one is to be."""
+
+    COMMAND = (ROOT / "files/bin/fedmsg-tail").read_text()
+
+    def stale(self, directory: Path, *names: str) -> list[str]:
+        package = directory / "fedmsg_relay"
+        files = {str(package / "wire.py"): {"mode": "0644", "content": ""}}
+        found = SURVEY["stale"](str(package), str(directory), list(names), files)
+        return [str(Path(path).relative_to(directory)) for path in found]
+
+    @pytest.fixture
+    def library(self, tmp_path: Path) -> Path:
+        """As a host has it: the package is a link."""
+        (tmp_path / "releases/1/fedmsg_relay/__pycache__").mkdir(parents=True)
+        package = tmp_path / "fedmsg_relay"
+        package.symlink_to("releases/1/fedmsg_relay")
+        for name in ("wire.py", "__pycache__/wire.cpython-311.pyc"):
+            (package / name).touch()
+        return tmp_path
+
+    def test_modules_and_commands(self, library: Path) -> None:
+        assert self.stale(library) == []
+        (library / "fedmsg_relay/gone.py").touch()
+        (library / "fedmsg_relay/gone").mkdir()
+        (library / "fedmsg_relay/gone/table.json").touch()
+        (library / "fedmsg-gone").write_text(self.COMMAND)
+        (library / "fedmsg-older").write_text(self.COMMAND.replace(" -I", ""))
+        assert self.stale(library) == [
+            "fedmsg-gone", "fedmsg-older", "fedmsg_relay/gone.py", "fedmsg_relay/gone/table.json"
+        ]  # fmt: skip
+
+    def test_what_others_have_made_of_the_package_is_theirs(self, library: Path) -> None:
+        (library / "fedmsg-mine").write_text(self.COMMAND + "# and more\n")
+        (library / "tail").write_text(self.COMMAND)
+        (library / "fedmsg-directory").mkdir()
+        (library / "fedmsg-dangling").symlink_to("nowhere")
+        (library / "fedmsg-named").write_text(self.COMMAND)
+        assert self.stale(library, str(library / "fedmsg-named")) == []
+
+    def test_a_host_with_nothing(self, tmp_path: Path) -> None:
+        assert self.stale(tmp_path / "none") == []
+
+    @pytest.mark.parametrize("path", COMMANDS, ids=lambda path: path.name)
+    def test_each_command_will_be_known_by_what_it_is(self, path: Path) -> None:
+        """By the next release, if that has it no more."""
+        assert SURVEY["is_command"](str(path))
 
 
 class TestRead:

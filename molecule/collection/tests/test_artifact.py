@@ -11,7 +11,7 @@ import collection
 import pytest
 
 # What a control host needs, and what people read who have nothing else.
-DIRECTORIES = ("docs", "files", "inventory", "meta", "playbooks", "roles", "templates")
+DIRECTORIES = ("docs", "files", "inventory", "meta", "playbooks", "plugins", "roles", "templates")
 FILES = ("CHANGELOG.md", "LICENSE", "README.md", "SECURITY.md", "relay.py")
 LINKS = {
     "files/relay.py": "../relay.py",

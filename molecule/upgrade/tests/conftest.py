@@ -31,8 +31,10 @@ def older(untouched: traces.Snapshots, tmp_path_factory: pytest.TempPathFactory)
     tree = tmp_path_factory.mktemp("older")
     with tarfile.open(OLDER) as archive:
         archive.extractall(tree, filter="data")
+    # By its own roles and plugins, and none of this one's.
     environment = {**os.environ, "ANSIBLE_CONFIG": str(bus.ROOT / "ansible.cfg"),
-                   "ANSIBLE_ROLES_PATH": str(tree / "roles")}  # fmt: skip
+                   "ANSIBLE_ROLES_PATH": str(tree / "roles"),
+                   "ANSIBLE_COLLECTIONS_PATH": str(tree / "collections")}  # fmt: skip
     command = ["ansible-playbook", "--inventory", bus.INVENTORY, "playbooks/deploy.yml"]
     done = subprocess.run(command, cwd=tree, env=environment, text=True, capture_output=True)
     assert done.returncode == 0, done.stdout + done.stderr

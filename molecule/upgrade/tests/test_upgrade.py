@@ -30,6 +30,10 @@ SWITCHES = 2
 # a second, docs/delivery.adoc. That is one message at most of those that flow here.
 RESTARTS = 3
 
+# What a release before has had and this one has not, and a script of somebody else's beside it.
+GONE = ("/usr/local/lib/fedmsg-relay/fedmsg_relay/gone.py", "/usr/local/bin/fedmsg-gone")
+MINE = "/usr/local/bin/fedmsg-mine"
+
 # As fedmsg_relay.journal has it, and SQLite's own from the file.
 SCHEMA = f"import sqlite3; print(*sqlite3.connect('{JOURNAL}').execute('PRAGMA user_version'))"
 
@@ -102,6 +106,15 @@ def test_older_release_writes_its_journal(numbered: flow.Flow, relay: Host) -> N
     bus.wait_for(lambda: reaches_back(relay), "the first message in the backlog")
 
 
+def test_the_older_release_has_files_that_this_one_has_not(
+    numbered: flow.Flow, relay: Host, app01: Host
+) -> None:
+    for host in (relay, app01):
+        host.check_output(f"echo 'x = 1' > {GONE[0]}")
+        host.check_output(f"cp /usr/local/bin/fedmsg-tail {GONE[1]}")
+        host.check_output(f"(cat {GONE[1]}; echo '# mine') > {MINE}")
+
+
 def test_upgrade(numbered: flow.Flow, relay: Host, app01: Host, found: dict) -> None:
     found["older"] = {host.backend.host: programs(host) for host in (relay, app01)}
     starts = bus.starts(relay)
@@ -113,6 +126,9 @@ def test_upgrade(numbered: flow.Flow, relay: Host, app01: Host, found: dict) -> 
     found["newer"] = {host.backend.host: programs(host) for host in (relay, app01)}
     assert found["newer"] != found["older"]
     assert admin_is_obeyed(relay)
+    for host in found["older"]:
+        assert set(found["older"][host]) - set(found["newer"][host]) == set(GONE)
+        assert MINE in found["newer"][host]
 
 
 def test_second_deploy_leaves_what_is_kept(numbered: flow.Flow, relay: Host) -> None:
@@ -141,6 +157,8 @@ def test_rollback_of_a_rollback(numbered: flow.Flow, relay: Host, app01: Host, f
     done = bus.playbook("rollback")
     assert done.returncode == 0, done.stdout
     assert {host.backend.host: programs(host) for host in (relay, app01)} == found["newer"]
+    for host in (relay, app01):
+        host.check_output(f"rm {MINE}")
     assert schema(relay) == "2"
     assert reaches_back(relay)
 
