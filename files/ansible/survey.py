@@ -321,18 +321,23 @@ def mode_and_owner(directory: str) -> str:
 
 
 def resolved(name: str) -> dict[str, Any]:
-    """The addresses that libzmq will use: IPv4 or, where there are none, IPv6."""
+    """The addresses of a host: IPv4 or, where there are none, IPv6.
+
+    A name without IPv4 is an error: to libzmq, and so to upstream's programs, a name means IPv4.
+    """
     try:
         found = socket.getaddrinfo(name.strip("[]"), None, type=socket.SOCK_STREAM)
     except OSError as error:
         return {"addresses": [], "local": [], "loopback": False, "error": error.strerror}
     four = [str(entry[4][0]) for entry in found if entry[0] == socket.AF_INET]
     addresses = sorted(set(four or [str(entry[4][0]) for entry in found]))
+    is_name = ":" not in name
+    only = f"it has IPv6 addresses alone ({', '.join(addresses)}), and to ZeroMQ a name means IPv4"
     return {
         "addresses": addresses,
         "local": [address for address in addresses if is_local(address)],
         "loopback": all(ipaddress.ip_address(a.partition("%")[0]).is_loopback for a in addresses),
-        "error": "",
+        "error": only if is_name and not four else "",
     }
 
 

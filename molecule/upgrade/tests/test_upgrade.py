@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,14 +38,29 @@ MINE = "/usr/local/bin/fedmsg-mine"
 SCHEMA = f"import sqlite3; print(*sqlite3.connect('{JOURNAL}').execute('PRAGMA user_version'))"
 
 
+# What an admin adds to the relay's unit.
+DROP_IN = "/etc/systemd/system/fedmsg-relay.service.d/admin.conf"
+
+
 @pytest.fixture(scope="module")
 def numbered(older: Path, relay: Host, app01: Host) -> Iterator[flow.Flow]:
+    relay.check_output(
+        f"mkdir -p {os.path.dirname(DROP_IN)} &&"
+        f" printf '[Service]\\nEnvironment=ADMIN=here\\n' > {DROP_IN} && systemctl daemon-reload"
+    )
     app01.check_output(f"fedmsg-logger --message '{BEFORE}'")
     with (
         listener.listening(app01, "org.fedoraproject.dev") as heard,
         flow.flowing(app01, [flow.Heard(heard.host, heard.path)]) as running,
     ):
         yield running
+
+
+def admin_is_obeyed(relay: Host) -> bool:
+    environment = relay.check_output(
+        "tr '\\0' '\\n' < /proc/$(systemctl show -P MainPID fedmsg-relay)/environ"
+    )
+    return "ADMIN=here" in environment.splitlines() and relay.file(DROP_IN).exists
 
 
 def schema(relay: Host) -> str:
@@ -109,6 +125,7 @@ def test_upgrade(numbered: flow.Flow, relay: Host, app01: Host, found: dict) -> 
     assert reaches_back(relay)
     found["newer"] = {host.backend.host: programs(host) for host in (relay, app01)}
     assert found["newer"] != found["older"]
+    assert admin_is_obeyed(relay)
     for host in found["older"]:
         assert set(found["older"][host]) - set(found["newer"][host]) == set(GONE)
         assert MINE in found["newer"][host]
@@ -126,6 +143,7 @@ def test_rollback(numbered: flow.Flow, relay: Host, app01: Host, found: dict) ->
     run("rollback")
     assert bus.starts(relay) == starts + 1
     assert {host.backend.host: programs(host) for host in (relay, app01)} == found["older"]
+    assert admin_is_obeyed(relay)
     # The older one would have moved a newer journal aside, and begun anew.
     assert schema(relay) == "1"
     assert reaches_back(relay)
