@@ -179,7 +179,9 @@ def test_nothing_was_lost(numbered: flow.Flow, relay: Host) -> None:
     # Nothing in silence.
     assert report.lost_of["acked"] == len(refused), report
     assert report.doubled == 0, report
-    assert report.lost_of["legacy"] <= RESTARTS, report
+    # Its sender knows of one that was sent before it was connected: all hosts share a machine.
+    hurried = sum(said.endswith(flow.HURRIED) for said in numbered.sent().values())
+    assert report.lost_of["legacy"] <= RESTARTS + min(1, hurried), report
 
 
 def test_config_that_does_not_load_is_not_put_back(numbered: flow.Flow, app01: Host) -> None:
