@@ -211,6 +211,20 @@ def test_the_table_names_what_is_over_budget_what_failed_and_what_passed_late() 
     ]
 
 
+def test_the_table_says_what_a_failure_said_and_not_all_of_it(tmp_path: Path) -> None:
+    report = tmp_path / "sop.xml"
+    message = "&#10;".join(["diagnose: the page says:", *(f"line {n}" for n in range(40))])
+    report.write_text(
+        "<testsuites><testsuite><testcase classname='docs.sop.adoc' name='flood'>"
+        f"<failure message='{message}'>all of it</failure></testcase></testsuite></testsuites>"
+    )
+    bad = outcome.result_of(Piece("sop", "1"), [attempt.Attempt(1, 1, "", junit.read(report))])
+    said = "\n".join(table.lines([bad], seconds=1, budget=None))
+    assert "failed: docs.sop.adoc::flood: diagnose: the page says:\n    line 0\n" in said
+    assert "    line 14\n    ... 25 more lines\n" in said
+    assert "line 15\n" not in said
+
+
 def test_second_tries_are_counted_over_the_last_ten_runs(tmp_path: Path) -> None:
     history = tmp_path / "history.jsonl"
     many = {f"t{n}": "passed" for n in range(400)}

@@ -14,11 +14,13 @@ _WORDS = {"failure": "failed", "error": "failed", "skipped": "skipped"}
 
 @dataclass(frozen=True)
 class Test:
-    """`outcome`: passed, failed or skipped. `again`: what the first of two tries said, if any."""
+    """`outcome`: passed, failed or skipped. `again`: what the first of two tries said, if any.
+    `said`: the message of what failed."""
 
     outcome: str
     seconds: float = 0
     again: str = ""
+    said: str = ""
 
 
 def read(path: Path) -> dict[str, Test]:
@@ -31,11 +33,13 @@ def read(path: Path) -> dict[str, Test]:
     for case in root.iter("testcase"):
         # A test whose teardown fails has two entries.
         name = f"{case.get('classname', '')}::{case.get('name', '')}".removeprefix("::")
-        outcome = next((_WORDS[child.tag] for child in case if child.tag in _WORDS), "passed")
+        ends = [child for child in case if child.tag in _WORDS]
+        outcome = _WORDS[ends[0].tag] if ends else "passed"
+        said = ends[0].get("message", "") if outcome == "failed" else ""
         if name in found and found[name].outcome == "failed":
             continue
         again = next(
             (p.get("value", "") for p in case.iter("property") if p.get("name") == "again"), ""
         )
-        found[name] = Test(outcome, float(case.get("time", 0)), again)
+        found[name] = Test(outcome, float(case.get("time", 0)), again, said)
     return found

@@ -14,6 +14,8 @@ HISTORY = ROOT / "build" / "test-history.jsonl"
 RUNS = 10
 # So many tests there may be for one that passes at the second try only, over RUNS runs.
 FOR_ONE_AGAIN = 1000
+# So many lines of what a failure said stand below the table.
+SAID_LINES = 16
 
 ROW = "{:<22} {:<7} {:>7} {:>7} {:>8} {:>6} {:>8} {:>7}  {}"
 
@@ -31,7 +33,7 @@ def lines(results: Sequence[Result], seconds: float, budget: float | None) -> It
         "OVER BUDGET" if over else "",
     ).rstrip()  # fmt: skip
     for result in results:
-        yield from _named("failed", dict.fromkeys(result.failed, ""))
+        yield from _named("failed", {name: _short(result, name) for name in result.failed})
     for result in results:
         yield from _named("passed at the second try only", result.again)
     for result in results:
@@ -57,6 +59,13 @@ def remember(results: Sequence[Result], path: Path = HISTORY) -> str:
         f"second tries: {len(again)} of {runs[-1]['tests']} tests in this run;"
         f" {tried} of {tests} in the last {len(runs)}: {verdict}"
     )
+
+
+def _short(result: Result, name: str) -> str:
+    """The first lines of what a failure said: a log of CI may have lost all that stands above."""
+    said = result.tests[name].said.strip().splitlines()
+    more = [f"... {len(said) - SAID_LINES} more lines"] if len(said) > SAID_LINES else []
+    return "\n    ".join([*said[:SAID_LINES], *more])
 
 
 def _row(result: Result) -> str:
