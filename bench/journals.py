@@ -53,7 +53,7 @@ def prefilled(checkout: Path, size: int) -> Path | None:
 
 def fill(path: str, size: int) -> None:
     """Rows as real ones: 400 B, the msg_id a random UUID."""
-    from fedmsg_relay.journal import Journal, Row
+    from fedmsg_relay.journal.journal import Journal, Row
 
     # No bound yet: it would take away while we add.
     journal = Journal(path, 1e9, 4 * size)

@@ -6,9 +6,9 @@ import os
 import sys
 
 from . import cli
-from .delivery import FAILED, HANDED, REFUSED, SPOOLED
 from .errors import FedmsgRelayError, MessageTooLarge, PublishError
-from .session import Session
+from .publishing.delivery import FAILED, HANDED, REFUSED, SPOOLED
+from .publishing.session import Session
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .config import Config
-    from .delivery import Outcome
     from .message import Message
+    from .publishing.delivery import Outcome
 
 NAME = "fedmsg-logger"
 
@@ -179,7 +179,7 @@ def _publish(config: Config, report: _Report) -> int:
 
 
 def _drain(config: Config, timeout: float | None, verbose: bool) -> int:
-    from . import drain
+    from .publishing import drain
 
     drained = drain.drain(config, drain.TIMEOUT if timeout is None else timeout)
     if drained.delivered or drained.failed or verbose:

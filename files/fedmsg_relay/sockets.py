@@ -111,7 +111,8 @@ def bind(bound: zmq.Socket[bytes], address: str, passed: dict[str, int] | None =
     what connects while nobody is here. It is removed from there. Raises StartError; if the port is
     taken, it names who has it.
     """
-    from . import endpoints, ports  # publishers never bind
+    from . import endpoints
+    from .daemon import ports  # publishers never bind
 
     host, port = endpoints.split(address)
     # What the kernel calls a wildcard.

@@ -18,10 +18,11 @@ from typing import Any
 
 import zmq
 
-from . import cli, endpoints, log, message, signatures, sockets
+from . import cli, endpoints, log, message, sockets
+from .backlog.seen import Seen
+from .checks import signatures
 from .config import Config
 from .errors import ConfigError, FedmsgRelayError
-from .seen import Seen
 
 NAME = "fedmsg-tail"
 # Upstream's commands all log under this name, which a config may send elsewhere.
@@ -226,7 +227,7 @@ def _tail(config: Config) -> None:
 
 def _replay(config: Config, printer: _Printer, subscriber: zmq.Socket[bytes]) -> Seen:
     """Connect, and print what the relays have kept. Returns the msg_ids: the newest come again."""
-    from . import replay
+    from .backlog import replay
 
     replay.urls(config)  # a mistake in the config is told without a wait
     # First, so that whatever the backlogs do not have yet will come from the bus.
@@ -249,7 +250,7 @@ def _connect_and_wait(subscriber: zmq.Socket[bytes], config: Config) -> None:
 
 
 def _since(text: str) -> float:
-    from . import replay
+    from .backlog import replay
 
     try:
         return replay.seconds(text)

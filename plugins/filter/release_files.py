@@ -30,6 +30,12 @@ options:
     description: Their mode there, in octal digits.
     type: str
     default: "0644"
+  below:
+    description: >-
+      Name of the folder on the control host whose files below keep their places under
+      O(directory). Without it all files land there, side by side.
+    type: str
+    default: ""
   whole:
     description: Whether the text is wanted, and not its checksum.
     type: bool
@@ -40,8 +46,9 @@ EXAMPLES = """
 - name: Show what the modules are to be
   ansible.builtin.debug:
     msg: >-
-      {{ query('ansible.builtin.fileglob', 'fedmsg_relay/*.py')
-         | messaging_sig.fedmsg.release_files('/usr/local/lib/fedmsg-relay/fedmsg_relay') }}
+      {{ query('ansible.builtin.fileglob', 'fedmsg_relay/*.py', 'fedmsg_relay/*/*.py')
+         | messaging_sig.fedmsg.release_files('/usr/local/lib/fedmsg-relay/fedmsg_relay',
+                                              below='fedmsg_relay') }}
 """
 
 RETURN = """
@@ -54,15 +61,32 @@ _value:
 
 
 def release_files(
-    paths: Iterable[str], directory: str, mode: str = "0644", whole: bool = False
+    paths: Iterable[str],
+    directory: str,
+    mode: str = "0644",
+    below: str = "",
+    whole: bool = False,
 ) -> dict[str, dict[str, str]]:
-    """Path on the host to {mode, content or sha256}. Raises OSError where a file is not there."""
+    """Path on the host to {mode, content or sha256}. Raises OSError where a file is not there, and
+    ValueError where one is not in a folder of the name `below`."""
     found = {}
     for path in sorted(map(Path, paths)):
         text = path.read_bytes()
         file = {"content": text.decode()} if whole else {"sha256": hashlib.sha256(text).hexdigest()}
-        found[f"{directory.rstrip('/')}/{path.name}"] = {**file, "mode": mode}
+        found[f"{directory.rstrip('/')}/{_place(path, below)}"] = {**file, "mode": mode}
     return found
+
+
+def _place(path: Path, below: str) -> str:
+    """Where a file belongs under its directory on the host."""
+    if not below:
+        return path.name
+    folders = path.parts[:-1]
+    if below not in folders:
+        raise ValueError(f"{path} is not below a folder {below}")
+    # The last of that name: the checkout may lie in another.
+    depth = len(folders) - folders[::-1].index(below)
+    return "/".join(path.parts[depth:])
 
 
 class FilterModule:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import zmq
-from fedmsg_relay.spool import decoded
+from fedmsg_relay.publishing.spool import decoded
 
 from tests.conftest import RELAY, Bus, Listener, environment, wait_for
 from tests.support.programs import Child

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fedmsg_relay import health, metrics, query, replay, words
-from fedmsg_relay import journal as journal_module
-from fedmsg_relay.health import Feed
-from fedmsg_relay.journal import Journal, JournalReader, Row
+from fedmsg_relay.backlog import health, metrics, query, replay, words
+from fedmsg_relay.backlog.health import Feed
+from fedmsg_relay.journal import journal as journal_module
+from fedmsg_relay.journal.journal import Journal, JournalReader, Row
 from prometheus_client.parser import text_string_to_metric_families
 
 NOW = 10_000.5

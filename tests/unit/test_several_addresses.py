@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 import zmq
 from fedmsg_relay import config as global_config
-from fedmsg_relay import diagnosis, sockets
-from fedmsg_relay import submitter as submitter_module
-from fedmsg_relay.polling import Poller
-from fedmsg_relay.publisher import Publisher
-from fedmsg_relay.submitter import Submitter
+from fedmsg_relay import sockets
+from fedmsg_relay.publishing import diagnosis
+from fedmsg_relay.publishing import submitter as submitter_module
+from fedmsg_relay.publishing.polling import Poller
+from fedmsg_relay.publishing.publisher import Publisher
+from fedmsg_relay.publishing.submitter import Submitter
 
 from tests.support.ports import free_address, server
 from tests.support.waiting import wait_for

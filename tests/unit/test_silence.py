@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 import zmq
-from fedmsg_relay import listeners, progress
-from fedmsg_relay.outlet import Outlet
+from fedmsg_relay import progress
+from fedmsg_relay.daemon import listeners
+from fedmsg_relay.daemon.outlet import Outlet
 
 
 def test_one_look_after_a_long_pause_says_little(

@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 import zmq
 from fedmsg_relay import config as global_config
-from fedmsg_relay import submitter as submitter_module
-from fedmsg_relay import zmtp
-from fedmsg_relay.delivery import SPOOLED, Delivery, Outcome
 from fedmsg_relay.errors import PublishError
-from fedmsg_relay.polling import Poller
-from fedmsg_relay.spool import Spool
-from fedmsg_relay.submitter import Submitter
+from fedmsg_relay.publishing import submitter as submitter_module
+from fedmsg_relay.publishing import zmtp
+from fedmsg_relay.publishing.delivery import SPOOLED, Delivery, Outcome
+from fedmsg_relay.publishing.polling import Poller
+from fedmsg_relay.publishing.spool import Spool
+from fedmsg_relay.publishing.submitter import Submitter
 
 from tests.conftest import free_port, wait_for
 from tests.support.ports import server

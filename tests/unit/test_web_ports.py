@@ -8,7 +8,7 @@ import time
 from contextlib import closing
 
 import pytest
-from fedmsg_relay import ports, web
+from fedmsg_relay.daemon import ports, web
 from fedmsg_relay.errors import StartError
 
 from tests.support.ports import free_port, server
