@@ -142,7 +142,7 @@ class Store:
     def schema(self, release: dict[str, Any]) -> int:
         # Where it is in this release, and where it was in those that had no rooms.
         pattern = r"^SCHEMA_VERSION = (\d+)"
-        for module in ("journal/journal", "journal"):
+        for module in ("journal/store", "journal"):
             if number := self.found(release, module, pattern):
                 return int(number)
         return 0

@@ -72,9 +72,10 @@ def switch(package: str, files: dict[str, File], put: Callable[[str, File], None
 def remove_emptied(directory: str) -> None:
     """Remove the folders below that have no file but what was compiled of those that are gone."""
     for where, _, names in os.walk(directory, topdown=False):
-        if os.path.basename(where) != "__pycache__" and not names:
-            if set(os.listdir(where)) <= {"__pycache__"}:
-                shutil.rmtree(where)
+        if names or os.path.basename(where) == "__pycache__":
+            continue
+        if set(os.listdir(where)) <= {"__pycache__"}:
+            shutil.rmtree(where)
 
 
 def exchange(one: str, other: str) -> None:

@@ -227,13 +227,13 @@ def _tail(config: Config) -> None:
 
 def _replay(config: Config, printer: _Printer, subscriber: zmq.Socket[bytes]) -> Seen:
     """Connect, and print what the relays have kept. Returns the msg_ids: the newest come again."""
-    from .backlog import replay
+    from .backlog import client
 
-    replay.urls(config)  # a mistake in the config is told without a wait
+    client.urls(config)  # a mistake in the config is told without a wait
     # First, so that whatever the backlogs do not have yet will come from the bus.
     _connect_and_wait(subscriber, config)
     printed = Seen()
-    for body in replay.read(config, time.time() - config["since"], _warn, printed):
+    for body in client.read(config, time.time() - config["since"], _warn, printed):
         printer.replay(body)
     return printed
 
@@ -250,10 +250,10 @@ def _connect_and_wait(subscriber: zmq.Socket[bytes], config: Config) -> None:
 
 
 def _since(text: str) -> float:
-    from .backlog import replay
+    from .backlog import client
 
     try:
-        return replay.seconds(text)
+        return client.seconds(text)
     except ValueError:
         raise argparse.ArgumentTypeError(
             f"{text!r} is not a time such as 90s, 10m, 2h or 1d"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from fedmsg_relay.backlog import query
 from fedmsg_relay.backlog.index import Index
-from fedmsg_relay.journal.journal import Journal, JournalReader, Row
+from fedmsg_relay.journal.store import Journal, JournalReader, Row
 
 NOW = 2_000_000_000.5
 

@@ -176,13 +176,13 @@ def test_rooms_import_what_they_may() -> None:
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("publishing/session", "from ..journal import journal"),
-        ("publishing/session", "def f():\n    from ..journal.recorder import Recorder"),
-        ("publishing/session", "from .. import daemon"),
-        ("daemon/outbound", "if TYPE_CHECKING:\n    from ..publishing.session import Session"),
-        ("backlog/backlog", "import fedmsg_relay.daemon.submit"),
+        ("publishing/publisher", "from ..journal import store"),
+        ("publishing/publisher", "def f():\n    from ..journal.recorder import Recorder"),
+        ("publishing/publisher", "from .. import daemon"),
+        ("daemon/outbound", "if TYPE_CHECKING:\n    from ..publishing.session import Publisher"),
+        ("backlog/app", "import fedmsg_relay.daemon.submit"),
         ("checks/wire", "from fedmsg_relay.backlog import query"),
-        ("journal/journal", "from fedmsg_relay.daemon.web import Web"),
+        ("journal/store", "from fedmsg_relay.daemon.backlog_process import Web"),
     ],
 )
 def test_a_forbidden_import_is_seen(module: str, source: str) -> None:
@@ -209,5 +209,5 @@ def test_outside_the_package_only_the_relay_imports_from_a_room() -> None:
 
 
 def test_a_room_that_is_named_outside_is_seen() -> None:
-    assert room_named(ast.parse("from fedmsg_relay.publishing.session import Session"))
+    assert room_named(ast.parse("from fedmsg_relay.publishing.publisher import Publisher"))
     assert not room_named(ast.parse("from fedmsg_relay import config"))

@@ -9,7 +9,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from fedmsg_relay.journal.journal import Journal, JournalReader, Row
+from fedmsg_relay.journal.store import Journal, JournalReader, Row
 
 from tests.conftest import ROOT
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import zmq
-from fedmsg_relay import config, progress
+from fedmsg_relay import config, tcp_progress
 from fedmsg_relay.checks.wire import AT_A_GLANCE, CLOSELY, Checker
 from fedmsg_relay.daemon import senders
 from fedmsg_relay.daemon.desk import Desk
@@ -208,5 +208,5 @@ def relayed(way: Way) -> int:
 def arrived(port: int) -> int:
     """Bytes that libzmq has read from all connections to this port of this process."""
     fds = [int(name) for name in os.listdir("/proc/self/fd")]
-    theirs = [fd for fd in fds if senders.own_port(fd) == port and progress.peer_address(fd)]
+    theirs = [fd for fd in fds if senders.own_port(fd) == port and tcp_progress.peer_address(fd)]
     return sum(senders.bytes_read(fd) or 0 for fd in theirs)

@@ -15,8 +15,8 @@ from fedmsg_relay.backlog import health, metrics
 from fedmsg_relay.backlog.health import Feed
 from fedmsg_relay.config import DEFAULTS
 from fedmsg_relay.journal import recorder
-from fedmsg_relay.journal.journal import Row
 from fedmsg_relay.journal.recorder import Recorder
+from fedmsg_relay.journal.store import Row
 
 from tests.support.waiting import wait_for
 

@@ -16,12 +16,12 @@ import pytest
 import zmq
 from fedmsg_relay import config as global_config
 from fedmsg_relay.errors import PublishError
-from fedmsg_relay.publishing import submitter as submitter_module
+from fedmsg_relay.publishing import submit_client as submitter_module
 from fedmsg_relay.publishing import zmtp
 from fedmsg_relay.publishing.delivery import SPOOLED, Delivery, Outcome
 from fedmsg_relay.publishing.polling import Poller
 from fedmsg_relay.publishing.spool import Spool
-from fedmsg_relay.publishing.submitter import Submitter
+from fedmsg_relay.publishing.submit_client import SubmitClient
 
 from tests.conftest import free_port, wait_for
 from tests.support.ports import server
@@ -64,15 +64,15 @@ def peer() -> Iterator[Peer]:
     made.close()
 
 
-MakeSubmitter = Callable[..., Submitter]
+MakeSubmitter = Callable[..., SubmitClient]
 
 
 @pytest.fixture
 def submitter() -> Iterator[MakeSubmitter]:
-    made: list[Submitter] = []
+    made: list[SubmitClient] = []
 
-    def make(endpoint: str, **keys: Any) -> Submitter:
-        made.append(Submitter(endpoint, global_config.complete(keys)))
+    def make(endpoint: str, **keys: Any) -> SubmitClient:
+        made.append(SubmitClient(endpoint, global_config.complete(keys)))
         return made[-1]
 
     yield make
@@ -80,7 +80,7 @@ def submitter() -> Iterator[MakeSubmitter]:
         one.close()
 
 
-def turn(*submitters: Submitter) -> None:
+def turn(*submitters: SubmitClient) -> None:
     """Wait as Delivery does, but not for long."""
     poller = Poller()
     for one in submitters:
@@ -88,7 +88,7 @@ def turn(*submitters: Submitter) -> None:
     poller.wait(5)
 
 
-def until(condition: Callable[[], Any], *submitters: Submitter) -> Any:
+def until(condition: Callable[[], Any], *submitters: SubmitClient) -> Any:
     def is_true() -> Any:
         turn(*submitters)
         return condition()
@@ -96,7 +96,7 @@ def until(condition: Callable[[], Any], *submitters: Submitter) -> Any:
     return wait_for(is_true)
 
 
-def answers(submitter: Submitter, count: int) -> list[tuple[int, dict[str, Any]]]:
+def answers(submitter: SubmitClient, count: int) -> list[tuple[int, dict[str, Any]]]:
     found: list[tuple[int, dict[str, Any]]] = []
 
     def are_all_here() -> bool:
@@ -403,7 +403,7 @@ def accepted(peer: Peer) -> bool:
 
 
 def greeted_by(
-    peer: Peer, one: Submitter, connection: socket.socket | None = None
+    peer: Peer, one: SubmitClient, connection: socket.socket | None = None
 ) -> socket.socket:
     """A connection that is past the handshake. The other side's greeting is read in its course."""
     connection = connection or peer.accept()

@@ -25,7 +25,7 @@ from typing import Any, Optional
 from urllib.parse import quote
 
 from ..errors import FedmsgRelayError
-from ..journal.journal import JournalError, JournalReader
+from ..journal.store import JournalError, JournalReader
 from . import postings, words
 from .postings import PLACES
 from .words import Words

@@ -23,7 +23,7 @@ from urllib.parse import parse_qs
 
 from .. import message
 from ..errors import FedmsgRelayError
-from ..journal.journal import JournalReader, Stored, storable
+from ..journal.store import JournalReader, Stored, storable
 from .index import Index, NoIndex, Part
 from .words import Words, category_of, users_of
 

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from .. import message
-from ..journal.journal import storable
+from ..journal.store import storable
 
 # Bytes of a body that is not read when the index is made, but by whoever asks for a user: reading
 # a large one can take seconds, and nobody else gets the interpreter meanwhile.

@@ -15,8 +15,8 @@ from typing import Union
 
 from .. import endpoints
 from ..config import Config
-from ..counts import RateLimit
 from ..errors import ConfigError
+from ..rate_limit import RateLimit
 
 Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
 Address = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]

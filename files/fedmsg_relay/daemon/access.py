@@ -21,7 +21,7 @@ from typing import Any
 
 import zmq
 
-from .. import log, progress
+from .. import log, tcp_progress
 from ..checks import networks
 from ..config import Config
 from .callers import Callers
@@ -108,8 +108,8 @@ class Access:
 
     def _cut(self, side: str, fd: int, address: str) -> None:
         """A connection of this peer was accepted: cut it if it may not be."""
-        host = progress.host_of(address).strip("[]")
-        if host not in self._allowed and progress.cut(fd, address):
+        host = tcp_progress.host_of(address).strip("[]")
+        if host not in self._allowed and tcp_progress.cut(fd, address):
             line = self._refusals.enter(side, networks.plain(host))
             if line:
                 logger.warning("%s", line)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from .. import log
 from ..checks.wire import INTERNAL_ERROR, NOT_STRICT, NULL, UNSEEN, Checked
-from ..counts import Counts, RateLimit
+from ..rate_limit import RateLimit
 from .monitoring import Monitoring
 
 SUMMARY_PERIOD = 60.0  # seconds
@@ -21,6 +23,46 @@ WHY = {
 }
 
 logger = logging.getLogger(log.NAME)
+
+
+@dataclass
+class Counts:
+    """Messages since the start: `untouched` went out byte for byte, the others by cause.
+
+    `noted` are among those that went out: they are as their sender wanted them, and worth a count.
+    """
+
+    untouched: int = 0
+    repaired: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
+    noted: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def relayed(self) -> int:
+        return self.untouched + _total(self.repaired)
+
+    @property
+    def received(self) -> int:
+        return self.relayed + _total(self.dropped)
+
+    def copy(self) -> Counts:
+        return Counts(self.untouched, self.repaired.copy(), self.dropped.copy(), self.noted.copy())
+
+    def since(self, earlier: Counts) -> Counts:
+        return Counts(
+            self.untouched - earlier.untouched,
+            self.repaired - earlier.repaired,
+            self.dropped - earlier.dropped,
+            self.noted - earlier.noted,
+        )
+
+    def __str__(self) -> str:
+        """`12 relayed, 2 repaired (wrapped 2), 1 dropped (too large 1)`."""
+        return (
+            f"{self.relayed} relayed, {_total(self.repaired)} repaired"
+            f"{_causes(self.repaired)}, {_total(self.dropped)} dropped{_causes(self.dropped)}"
+            + "".join(f", {number} with {cause}" for cause, number in sorted(self.noted.items()))
+        )
 
 
 class Account:
@@ -77,3 +119,13 @@ class Account:
         if latest.received:
             logger.info("since the last summary: %s, %d listeners", latest, listeners)
         self._summarised = self.counts.copy()
+
+
+def _total(counter: Counter[str]) -> int:
+    return sum(counter.values())
+
+
+def _causes(counter: Counter[str]) -> str:
+    if not counter:
+        return ""
+    return " ({})".format(", ".join(f"{cause} {n}" for cause, n in sorted(counter.items())))

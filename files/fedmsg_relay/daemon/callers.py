@@ -14,7 +14,7 @@ from typing import Callable
 
 import zmq
 
-from .. import log, progress, sockets
+from .. import log, sockets, tcp_progress
 from .loop import Loop
 
 # Seconds over which connections of a host are counted, and how many of them are worth a line.
@@ -78,10 +78,10 @@ class Callers:
             except zmq.Again:
                 return
             self.sides[side] += 1
-            address = progress.peer_address(fd)
+            address = tcp_progress.peer_address(fd)
             if address is None:
                 continue  # it has gone by itself
-            self._enter(progress.host_of(address))
+            self._enter(tcp_progress.host_of(address))
             on_accepted(fd, address)
 
     def _enter(self, host: str) -> None:

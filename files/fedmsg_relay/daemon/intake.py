@@ -15,7 +15,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
-from .. import progress
+from .. import tcp_progress
 
 # What one listener may send: topics it subscribes to, and bytes; and all of one host together. A
 # hub has some hundreds of topics, the largest known listener 3,000.
@@ -146,25 +146,25 @@ class Watch:
         hosts: Counter[str] = Counter()
         addresses = self._known()
         if newcomers:
-            for fd in progress.accepted_on(self._ports, addresses):
-                address = progress.peer_address(fd)
+            for fd in tcp_progress.accepted_on(self._ports, addresses):
+                address = tcp_progress.peer_address(fd)
                 if address is not None:
                     addresses[fd] = address
         for fd, address in addresses.items():
-            found = progress.of(fd)
+            found = tcp_progress.of(fd)
             if found is None:
                 continue
             before = self._surveyed(fd)
             fresh = found.received - before if found.received >= before else found.received
             if fresh:
                 sent[fd] = fresh
-                hosts[progress.host_of(address)] += fresh
+                hosts[tcp_progress.host_of(address)] += fresh
         for fd in sorted(sent, key=lambda fd: -sent[fd]):
-            host = progress.host_of(addresses[fd])
+            host = tcp_progress.host_of(addresses[fd])
             if sent[fd] > most or hosts[host] > most_of_host:
                 # Those who have sent least are left: of many on one host some get through.
                 hosts[host] -= sent[fd]
-                if self._ended.get(fd) != addresses[fd] and progress.cut(
+                if self._ended.get(fd) != addresses[fd] and tcp_progress.cut(
                     fd, addresses[fd], discard=True
                 ):
                     self._ended[fd] = addresses[fd]

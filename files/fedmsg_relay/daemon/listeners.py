@@ -19,7 +19,7 @@ from typing import Callable, NamedTuple
 
 import zmq
 
-from .. import progress, sockets
+from .. import sockets, tcp_progress
 from . import intake
 from .outlet import Outlet
 
@@ -227,7 +227,7 @@ class Listeners:
                 except zmq.ZMQError:
                     fd = NOT_KNOWN
                 if fd not in addresses:
-                    addresses[fd] = None if fd == NOT_KNOWN else progress.peer_address(fd)
+                    addresses[fd] = None if fd == NOT_KNOWN else tcp_progress.peer_address(fd)
                 found.append(_Event(event.bytes, fd, addresses[fd]))
                 if time.monotonic() > end:
                     return found
@@ -257,7 +257,7 @@ class Listeners:
         self._enter(listener, event.body)
 
     def _made(self, fd: int, address: str) -> Listener:
-        return Listener(fd, address, progress.host_of(address), *self._seen, since=time.time())
+        return Listener(fd, address, tcp_progress.host_of(address), *self._seen, since=time.time())
 
     def _enter(self, listener: Listener, event: bytes) -> None:
         """Count what a listener has sent, and cut it off if that is too much."""
@@ -299,7 +299,7 @@ class Listeners:
     def _old_ones(self) -> Iterator[tuple[Listener, bool]]:
         """The connections that turn out to be of ZMTP 1 or 2."""
         for fd in list(self._accepted.keys() - self._by_fd.keys()):
-            found = progress.of(fd)
+            found = tcp_progress.of(fd)
             # In the handshake of ZMTP 3 it has got our greeting, and no message afterwards.
             if (
                 found is not None
@@ -319,7 +319,7 @@ class Listeners:
         passed, self._surveyed_at = monotonic - self._surveyed_at, monotonic
         self._old_is_due = self._old_came
         for fd, address in self._accepted.items():
-            found = progress.of(fd)
+            found = tcp_progress.of(fd)
             if found is None:
                 continue  # it is going, and the monitor will say so
             level = self._levels.get(fd)
@@ -328,7 +328,7 @@ class Listeners:
             if found.received != level.received and level.enter(found.received, monotonic) > (
                 intake.BYTES
             ):
-                if progress.cut(fd, address, discard=True):
+                if tcp_progress.cut(fd, address, discard=True):
                     self._greedy.append((address, f"{found.received} bytes"))
                 continue
             listener = self._by_fd.get(fd)
@@ -375,7 +375,7 @@ class Listeners:
         """
         if listener.is_cut:
             return False
-        listener.is_cut = progress.cut(listener.fd, listener.address, discard=True)
+        listener.is_cut = tcp_progress.cut(listener.fd, listener.address, discard=True)
         return listener.is_cut
 
     def _departures(self) -> Iterator[tuple[Listener, bool]]:
@@ -386,7 +386,7 @@ class Listeners:
                 return
             if event == zmq.EVENT_ACCEPTED:
                 self.accepted += 1
-                address = progress.peer_address(fd)
+                address = tcp_progress.peer_address(fd)
                 if address is not None:
                     self._accepted[fd] = address
                     self.on_accepted(fd, address)

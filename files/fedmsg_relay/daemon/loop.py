@@ -8,8 +8,6 @@ from typing import Callable, Union
 
 import zmq
 
-from .timer import Timer
-
 # A number is a descriptor.
 Source = Union["zmq.Socket[bytes]", socket.socket, int]
 
@@ -21,13 +19,13 @@ class Loop:
         self._on_error = on_error
         self._poller = zmq.Poller()
         self._handlers: dict[object, Callable[[], object]] = {}
-        self._timers: list[Timer] = []
+        self._timers: list[_Timer] = []
         # How often it has begun or ended to wait: from another thread this shows that it goes on.
         self.turns = 0
 
     def every(self, period: float, action: Callable[[], object]) -> None:
         """Run `action` every `period` seconds."""
-        self._timers.append(Timer(period, action))
+        self._timers.append(_Timer(period, action))
 
     def on_input(self, source: Source, handler: Callable[[], object]) -> None:
         """Run `handler` whenever `source` can be read from."""
@@ -56,3 +54,18 @@ class Loop:
                 timer.run_if_due(now)
             except Exception:
                 self._on_error()
+
+
+class _Timer:
+    """Runs `action` once `period` seconds have passed since it last did, when it is asked to."""
+
+    def __init__(self, period: float, action: Callable[[], object]) -> None:
+        self._period = period
+        self._action = action
+        # When the next run is due, by time.monotonic().
+        self.due = time.monotonic() + period
+
+    def run_if_due(self, now: float) -> None:
+        if now >= self.due:
+            self.due = now + self._period
+            self._action()

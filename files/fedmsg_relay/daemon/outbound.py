@@ -20,7 +20,7 @@ from itertools import chain
 
 import zmq
 
-from .. import log, progress, sockets
+from .. import log, sockets, tcp_progress
 from ..config import Config
 from . import intake
 from .arrivals import Arrivals
@@ -407,7 +407,7 @@ class Outbound:
                         listener.address, _clock(listener.since), messages,
                     )  # fmt: skip
         for address in self._stalled.keys() - stalled.keys():
-            if self.partings.allows(progress.host_of(address)):
+            if self.partings.allows(tcp_progress.host_of(address)):
                 logger.info("listener %s is no longer stalled", address)
         self._stalled = stalled
         self._bound(waiting)
@@ -429,7 +429,7 @@ class Outbound:
             found.append((sender.address, f"{sender.bytes} bytes at once"))
         for address, what in found:
             self.parted[TOO_MUCH] += 1
-            if self.partings.allows(progress.host_of(address)):
+            if self.partings.allows(tcp_progress.host_of(address)):
                 logger.warning(
                     "listener %s sent too much, cut off: %s; at most %d subscriptions, %d KiB",
                     address, what, intake.TOPICS, intake.BYTES >> 10,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 
 from ..checks.wire import Checked
-from ..journal.journal import make_row
 from ..journal.recorder import Recorder
+from ..journal.store import make_row
 from .account import Account
 from .desk import INBOUND, Desk
 from .inbound import Inbound

@@ -1,4 +1,4 @@
-"""Who holds a TCP port, as far as this process may see.
+"""Bind a port, and say who holds it where that fails, as far as this process may see.
 
 Read from /proc/self/net, not with psutil or ss: the service runs with ProcSubset=pid and without
 netlink, where those fail, and the kernel still tells the owner's user there.
@@ -13,7 +13,10 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from ..endpoints import WILDCARDS
+import zmq
+
+from ..endpoints import WILDCARDS, split
+from ..errors import StartError
 
 _LISTEN = "0A"
 
@@ -23,6 +26,29 @@ class _Listening(NamedTuple):
     port: int
     uid: int
     inode: str
+
+
+def bind(bound: zmq.Socket[bytes], address: str, passed: dict[str, int] | None = None) -> None:
+    """Bind a numeric `tcp://address:port`, or `tcp://*:port`.
+
+    With the address among `passed`, its descriptor is taken: a socket unit has bound it, and holds
+    what connects while nobody is here. It is removed from there. Raises StartError; if the port is
+    taken, it names who has it.
+    """
+    host, port = split(address)
+    # What the kernel calls a wildcard.
+    names = [f"tcp://{host}:{port}" for host in ("0.0.0.0", "[::]")] if host == "*" else [address]
+    fds = [passed.pop(name) for name in names if passed and name in passed]
+    try:
+        # libzmq refuses IPv6 addresses without this, and with it makes `*` mean IPv6 as well.
+        bound.setsockopt(zmq.IPV6, ":" in host)
+        bound.setsockopt(zmq.USE_FD, fds[0] if fds else -1)
+        bound.bind(address)
+    except zmq.ZMQError as error:
+        if error.errno != zmq.EADDRINUSE:
+            raise StartError(f"cannot bind {address}: {error.strerror}") from error
+        held_by = holder(host, port)
+        raise StartError(f"cannot bind {address}: the port is held by {held_by}") from error
 
 
 def holder(address: str, port: int) -> str:

@@ -25,8 +25,8 @@ from dataclasses import dataclass
 
 import zmq
 
-from .. import endpoints, log, progress
-from ..counts import RateLimit
+from .. import endpoints, log, tcp_progress
+from ..rate_limit import RateLimit
 from .descriptors import Descriptors
 
 # Bytes of memory from which on senders are watched, from which on one is cut off, and below
@@ -186,7 +186,7 @@ class Senders:
     def cut_off(self, head: zmq.Frame) -> None:
         """End the connection of who has sent the message with this first frame."""
         fd = sender(head)
-        address = progress.peer_address(fd) if fd >= 0 else None
+        address = tcp_progress.peer_address(fd) if fd >= 0 else None
         if address is None or str(head.get("Peer-Address")) not in address:
             return  # of before ZMTP 3, or it has gone
         if self._end(fd, address, MANY_FRAMES):
@@ -252,13 +252,13 @@ class Senders:
             # Of thousands of listeners each is asked once, but looked at.
             address = None
             if self._others.get(fd) != inode and own_port(fd) in self._ports:
-                address = progress.peer_address(fd)
+                address = tcp_progress.peer_address(fd)
             if address is None:  # or it is the one that listens
                 self._others[fd] = inode
                 yield fd, None
             else:
                 self._others.pop(fd, None)
-                yield fd, _Connection(inode, address, progress.host_of(address))
+                yield fd, _Connection(inode, address, tcp_progress.host_of(address))
 
     def _relieve(self) -> None:
         """Cut off those who have most waiting, of the host that has."""
@@ -282,7 +282,7 @@ class Senders:
         """End this connection, if it is one of ours."""
         if own_port(fd) not in self._all_ports:
             return False
-        address = progress.peer_address(fd)
+        address = tcp_progress.peer_address(fd)
         if address is None or not self._end(fd, address, NO_DESCRIPTORS):
             return False
         if self._warnings.allows(NO_DESCRIPTORS):
@@ -340,7 +340,7 @@ def abort(fd: int, address: str) -> bool:
 
     A shutdown would leave that to be read: megabytes.
     """
-    if progress.peer_address(fd) != address:
+    if tcp_progress.peer_address(fd) != address:
         return False
     # connect() with AF_UNSPEC, which Python's socket does not offer: see connect(2).
     return bool(_libc.connect(fd, bytes(16), 16) == 0)

@@ -7,8 +7,8 @@ import time
 from dataclasses import asdict
 
 from .. import __version__, log
-from ..counts import Counts
 from ..journal.recorder import Recorder, State
+from .account import Counts
 from .desk import Desk
 from .outbound import Outbound
 from .senders import Senders

@@ -24,9 +24,9 @@ import zmq
 from .. import log, sockets
 from ..checks.wire import INTERNAL_ERROR, UNSEEN, Checked
 from ..config import Config
-from ..counts import RateLimit
-from ..journal.journal import Row
 from ..journal.recorder import Found, NotFound, NotStored, Recorder, Result, Stored
+from ..journal.store import Row
+from ..rate_limit import RateLimit
 from .desk import SUBMIT, Desk
 from .inbound import largest_frame
 from .senders import Senders

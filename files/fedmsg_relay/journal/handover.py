@@ -18,7 +18,7 @@ from contextlib import suppress
 from urllib.parse import quote
 
 from .. import log
-from .journal import (
+from .store import (
     APPLICATION_ID,
     KNOWN_GROUP,
     PAGE,

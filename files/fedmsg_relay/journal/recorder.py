@@ -22,8 +22,8 @@ from .. import log
 from ..config import Config
 from .clock import Clock
 from .handover import HandedOver
-from .journal import DamageError, Journal, JournalError, JournalReader, Row, storable
 from .salvage import Salvage
+from .store import DamageError, Journal, JournalError, JournalReader, Row, storable
 
 # Bytes of rows that may wait for the disk. At 10,000 small messages a second this is some seconds.
 WAITING_BYTES = 32 << 20

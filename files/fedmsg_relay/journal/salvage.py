@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 from .. import log
-from .journal import APPLICATION_ID, Journal
+from .store import APPLICATION_ID, Journal
 
 # Seqs looked at in one step, and bytes of bodies.
 SEQS = 200

@@ -25,11 +25,11 @@ from .. import config as global_config
 from ..errors import PublishError
 from ..message import Message
 from .delivery import Outcome
-from .session import Session
+from .publisher import Publisher
 
 # For all below. Reentrant, for a signal handler may run in the thread that holds it.
 _lock = threading.RLock()
-_session: Session | None = None
+_publisher: Publisher | None = None
 # Calls of `publish` that are under way in the thread that holds the lock: one, or more where
 # what it calls, or a signal handler, has called it again.
 _depth = 0
@@ -39,7 +39,7 @@ _config: global_config.Config | None = None
 _is_fork = False
 # The process that all of this is of.
 _pid = os.getpid()
-# Whether the parent had a session when it forked, which its child goes on with.
+# Whether the parent had a publisher when it forked, which its child goes on with.
 _is_parents = False
 
 
@@ -81,11 +81,11 @@ def publish(
         try:
             if _depth > 1:
                 return _publish_beside(given, overrides)
-            session = _session or _open_again(overrides)
+            publisher = _publisher or _open_again(overrides)
             try:
-                return session.publish(*given)
+                return publisher.publish(*given)
             finally:
-                _after(session)
+                _after(publisher)
         finally:
             _depth -= 1
 
@@ -105,18 +105,18 @@ def publish_all(
     """
     with _own_lock():
         config = _config if _config is not None and not overrides else _load(_given(overrides))
-        session = Session(config)
+        publisher = Publisher(config)
         name = modname or _calling_module()
-    return _publish_all(session, topic or "unspecified", msgs, name)
+    return _publish_all(publisher, topic or "unspecified", msgs, name)
 
 
 def _publish_all(
-    session: Session, topic: str, msgs: Iterable[Any], modname: str
+    publisher: Publisher, topic: str, msgs: Iterable[Any], modname: str
 ) -> Iterator[Outcome]:
     try:
-        yield from session.publish_all(topic, msgs, modname)
+        yield from publisher.publish_all(topic, msgs, modname)
     finally:
-        session.close()
+        publisher.close()
 
 
 def destroy() -> None:
@@ -130,21 +130,21 @@ def destroy() -> None:
 
 def _publish_beside(given: tuple[Any, ...], overrides: dict[str, Any]) -> Message:
     """Publish one message while this thread is publishing another one."""
-    numbers = _session.numbers if _session is not None else None
-    session = Session(_config or _load(_given(overrides)), numbers=numbers)
+    numbers = _publisher.numbers if _publisher is not None else None
+    publisher = Publisher(_config or _load(_given(overrides)), numbers=numbers)
     try:
-        return session.publish(*given)
+        return publisher.publish(*given)
     finally:
-        session.close()
+        publisher.close()
 
 
-def _after(session: Session) -> None:
-    """Close a session at once where nobody would later."""
-    if session is not _session:  # what was called meanwhile has closed or replaced it
-        session.close()
+def _after(publisher: Publisher) -> None:
+    """Close a publisher at once where nobody would later."""
+    if publisher is not _publisher:  # what was called meanwhile has closed or replaced it
+        publisher.close()
     elif not threading.main_thread().is_alive():  # Python is at its end: _at_exit may have run
         _close(leaving=True)
-    elif _is_fork and session.has_handed_over:
+    elif _is_fork and publisher.has_handed_over:
         # A child of multiprocessing or of a server ends without a call of what runs at exit.
         _close()
 
@@ -168,15 +168,15 @@ def _load(overrides: dict[str, Any]) -> global_config.Config:
     return global_config.complete({**loaded, **overrides})
 
 
-def _open(overrides: dict[str, Any], config: global_config.Config) -> Session:
-    global _session, _overrides, _config
+def _open(overrides: dict[str, Any], config: global_config.Config) -> Publisher:
+    global _publisher, _overrides, _config
     _overrides, _config = overrides, config
-    _session = Session(config)
-    return _session
+    _publisher = Publisher(config)
+    return _publisher
 
 
-def _open_again(overrides: dict[str, Any]) -> Session:
-    """Open for `publish(**overrides)` where there is no session, or it was the parent's.
+def _open_again(overrides: dict[str, Any]) -> Publisher:
+    """Open for `publish(**overrides)` where there is no publisher, or it was the parent's.
 
     A child goes on with what its parent has read: it may be another user by now, who may not.
     """
@@ -188,9 +188,9 @@ def _open_again(overrides: dict[str, Any]) -> Session:
 
 
 def _close(in_use: bool = False, leaving: bool = False) -> None:
-    """Have no session any more. One that is in use is closed by the call that uses it."""
-    global _session, _is_parents
-    closing, _session, _is_parents = _session, None, False
+    """Have no publisher any more. One that is in use is closed by the call that uses it."""
+    global _publisher, _is_parents
+    closing, _publisher, _is_parents = _publisher, None, False
     if closing is not None and not in_use:
         closing.close(leaving)
 
@@ -204,13 +204,13 @@ def _own_lock() -> threading.RLock:
 
 def _forget_parent() -> None:
     """In a forked child: nothing of the parent's is used, or ended."""
-    global _lock, _session, _depth, _is_fork, _is_parents, _pid
+    global _lock, _publisher, _depth, _is_fork, _is_parents, _pid
     _pid = os.getpid()
     # Another thread may have held it, and is not here.
     _lock = threading.RLock()
     _depth = 0
     _is_fork = True
-    inherited, _session = _session, None
+    inherited, _publisher = _publisher, None
     _is_parents = _is_parents or inherited is not None
     if inherited is not None:
         inherited.abandon()

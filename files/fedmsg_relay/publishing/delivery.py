@@ -16,7 +16,7 @@ from collections import deque, namedtuple
 
 from ..errors import PublishError
 from .polling import Poller
-from .submitter import Submitter
+from .submit_client import SubmitClient
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     import zmq
 
     from ..config import Config
-    from .publisher import Publisher
+    from .inbound_client import InboundClient
     from .spool import Spool
 
-    _Connection = Union[Submitter, Publisher]
+    _Connection = Union[SubmitClient, InboundClient]
 
 # What becomes of a message.
 ACKED = "acked"  # on disk at the relay `where`, as number `seq` of its journal
@@ -104,7 +104,7 @@ class _Address:
         self.trouble: str | None = None  # what went wrong with it last, for the error's text
 
     def close(self, linger: int = 0) -> None:
-        if isinstance(self.connection, Submitter):
+        if isinstance(self.connection, SubmitClient):
             self.connection.close()
         elif self.connection is not None:
             self.connection.close(linger)
@@ -180,7 +180,7 @@ class Delivery:
         # While others are under way some are gathered, or sent when this process waits: one by one
         # they cost a relay, and its disk, several times as much.
         connection = self._route.connection if self._route is not None else None
-        if isinstance(connection, Submitter):
+        if isinstance(connection, SubmitClient):
             others = bool(connection.in_flight)
         else:  # or no relay is asked for now, and all go to the spool
             others = self._spool is not None and connection is None and now < self._hold_off_until
@@ -227,7 +227,7 @@ class Delivery:
         libzmq's threads are not here: its sockets must never be closed, nor collected.
         """
         for address in self._addresses:
-            if isinstance(address.connection, Submitter):
+            if isinstance(address.connection, SubmitClient):
                 address.connection.close()
             elif address.connection is not None:
                 _inherited.append(address.connection)
@@ -263,7 +263,7 @@ class Delivery:
             return False
         if self._messages:
             self._watch(poller)
-        elif self._route is not None and isinstance(self._route.connection, Submitter):
+        elif self._route is not None and isinstance(self._route.connection, SubmitClient):
             self._route.connection.is_ready()  # reads, and answers, what nobody else reads now
             self._route.connection.watch(poller)
         ready = poller.wait(_ms_until(due))
@@ -271,7 +271,7 @@ class Delivery:
         return descriptor in ready
 
     def _watch(self, poller: Poller) -> None:
-        if self._route is not None and isinstance(self._route.connection, Submitter):
+        if self._route is not None and isinstance(self._route.connection, SubmitClient):
             self._route.connection.watch(poller)
             return
         for address in self._addresses:
@@ -285,7 +285,7 @@ class Delivery:
             due = _NEVER
             connection = self._route.connection if self._route else None
             # Before any look at the clock: what was answered while this process slept is answered.
-            if isinstance(connection, Submitter):
+            if isinstance(connection, SubmitClient):
                 due = self._submit(connection, now)
             elif connection is not None:
                 self._publish(connection)
@@ -346,7 +346,7 @@ class Delivery:
         for address in self._addresses:
             connection = address.connection
             if (
-                isinstance(connection, Submitter)
+                isinstance(connection, SubmitClient)
                 and _host(address.endpoint) == _host(fallback.endpoint)
                 and not connection.is_ready()
             ):
@@ -356,11 +356,11 @@ class Delivery:
         """Begin to connect to an address, anew if there is a connection."""
         address.close()
         if address.acknowledges:
-            address.connection = Submitter(address.endpoint, self._config)
+            address.connection = SubmitClient(address.endpoint, self._config)
             return
-        from .publisher import Publisher
+        from .inbound_client import InboundClient
 
-        address.connection = Publisher(self._libzmq(), address.endpoint, self._config)
+        address.connection = InboundClient(self._libzmq(), address.endpoint, self._config)
 
     def _libzmq(self) -> zmq.Context[zmq.Socket[bytes]]:
         """Imported when an inbound address needs it: that takes longer than all else together."""
@@ -377,7 +377,7 @@ class Delivery:
         self._route = address
         self._left = self._left_at_reply = 0
         self._unsent = deque(self._messages)
-        if isinstance(address.connection, Submitter):
+        if isinstance(address.connection, SubmitClient):
             address.connection.forget_losses()
         address.refusal = None
 
@@ -391,7 +391,7 @@ class Delivery:
         self._route = None
         self._search_started = now
 
-    def _submit(self, connection: Submitter, now: float) -> float:
+    def _submit(self, connection: SubmitClient, now: float) -> float:
         """Take replies, send what may be sent, leave a relay that fails. When to look again."""
         assert self._route is not None
         route = self._route
@@ -419,7 +419,7 @@ class Delivery:
             self._leave_route(PAUSE, STALLED)
         return stalled
 
-    def _look_at_progress(self, connection: Submitter, now: float) -> None:
+    def _look_at_progress(self, connection: SubmitClient, now: float) -> None:
         """Whether more of what is under way has left this host since the last look."""
         left = connection.left()
         if left <= self._left:
@@ -430,7 +430,7 @@ class Delivery:
             self._farthest = left - self._left_at_reply
             self._progress = now
 
-    def _send_over(self, connection: Submitter, now: float) -> None:
+    def _send_over(self, connection: SubmitClient, now: float) -> None:
         while self._unsent:
             message = self._messages[self._unsent[0]]
             if not connection.in_flight:
@@ -455,7 +455,7 @@ class Delivery:
         else:
             route.refusal = f"refuses for now: {error}"
 
-    def _publish(self, connection: Publisher) -> None:
+    def _publish(self, connection: InboundClient) -> None:
         assert self._route is not None
         route = self._route
         timeout_ms = -1 if self._timeout == _NEVER else int(self._timeout * 1000)

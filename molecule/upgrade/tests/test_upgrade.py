@@ -34,7 +34,7 @@ RESTARTS = 3
 GONE = ("/usr/local/lib/fedmsg-relay/fedmsg_relay/gone.py", "/usr/local/bin/fedmsg-gone")
 MINE = "/usr/local/bin/fedmsg-mine"
 
-# As fedmsg_relay.journal.journal has it, and SQLite's own from the file.
+# As fedmsg_relay.journal.store has it, and SQLite's own from the file.
 SCHEMA = f"import sqlite3; print(*sqlite3.connect('{JOURNAL}').execute('PRAGMA user_version'))"
 
 

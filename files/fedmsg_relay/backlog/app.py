@@ -24,7 +24,7 @@ from typing import Any, Callable
 
 from .. import process
 from ..checks import networks
-from ..journal.journal import JournalError, JournalReader
+from ..journal.store import JournalError, JournalReader
 from . import health, query
 from .health import Feed
 from .index import Index, NotYet
@@ -362,7 +362,7 @@ def main(argv: list[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     try:
-        from . import httpd
+        from . import server
 
         listening = [socket.socket(fileno=fd) for fd in args.fds]
     except ImportError as error:
@@ -375,7 +375,7 @@ def main(argv: list[str] | None = None) -> int:
     threading.Thread(target=_follow, args=(feed,), name="state", daemon=True).start()
     bound = [each.getsockname()[0] for each in listening]
     allowed = networks.Allowed([networks.parse(text) for text in args.allow or []], bound)
-    unread = httpd.Unread()
+    unread = server.Unread()
     application = Backlog(feed, args.journal, unread)
-    httpd.serve(application, listening, allowed, feed.refusals, unread)
+    server.serve(application, listening, allowed, feed.refusals, unread)
     return 0

@@ -56,7 +56,7 @@ UNREAD = 1 << 16
 logger = logging.getLogger(log.NAME)
 
 
-class Web:
+class BacklogProcess:
     """The child of one relay. Without addresses there is none."""
 
     def __init__(self, addresses: list[str], journal: str | None, allow: list[str]) -> None:

@@ -42,7 +42,7 @@ _READS = 16  # at a time: no peer sends so much that the clock is never looked a
 _NEVER = float("inf")
 
 
-class Submitter:
+class SubmitClient:
     """A connection to the submit address of one relay. Raises PublishError if that is none.
 
     `in_flight` are the keys of what was sent over it and not answered yet. `due` is the moment of
@@ -103,9 +103,9 @@ class Submitter:
         """Bytes of this connection that the relay's host has taken, as its kernel tells ours."""
         if self._socket is None:
             return 0
-        from .. import progress
+        from .. import tcp_progress
 
-        now = progress.of(self._socket.fileno())
+        now = tcp_progress.of(self._socket.fileno())
         return now.acked if now is not None else 0
 
     def replies(self) -> Iterator[tuple[int, dict[str, Any]]]:
