@@ -129,7 +129,7 @@ class TestLibzmq:
         one = submitter(f"tcp://127.0.0.1:{port}")
         until(one.is_ready, one)
         body = os.urandom(size)
-        assert one.submit(17, b"topic", body)
+        assert one.send(17, b"topic", body)
         frames: list[bytes] = []
 
         def arrived() -> bool:
@@ -209,7 +209,7 @@ class TestPeers:
             turn(one)
             one.is_lost()
         until(one.is_ready, one)
-        assert one.submit(1, b"t", b"b")
+        assert one.send(1, b"t", b"b")
         for octet in reply(b"1"):
             assert list(one.replies()) == []
             connection.sendall(bytes([octet]))
@@ -219,8 +219,8 @@ class TestPeers:
         one = submitter(peer.endpoint)
         connection = greeted_by(peer, one)
         body = os.urandom(12_000_000)
-        assert one.submit(1, b"t", body)
-        assert not one.submit(2, b"t", b"no room")
+        assert one.send(1, b"t", body)
+        assert not one.send(2, b"t", b"no room")
         assert one.in_flight == {1}
         poller = Poller()
         one.watch(poller)
@@ -237,7 +237,7 @@ class TestPeers:
 
         until(all_of_it, one)
         assert received == expected
-        assert one.submit(2, b"t", b"room again")
+        assert one.send(2, b"t", b"room again")
 
     def test_one_that_says_nothing_is_tried_again(
         self, submitter: MakeSubmitter, peer: Peer, monkeypatch: pytest.MonkeyPatch
@@ -259,7 +259,7 @@ class TestPeers:
     ) -> None:
         one = submitter(peer.endpoint)
         connection = greeted_by(peer, one)
-        assert one.submit(1, b"t", b"a") and one.submit(2, b"t", b"b")
+        assert one.send(1, b"t", b"a") and one.send(2, b"t", b"b")
         connection.sendall(reply(b"1") + garbage)
         assert answers(one, 1) == [(1, {"ok": True})]  # what came before it counts
         assert one.is_lost() and not one.is_ready()
@@ -276,14 +276,14 @@ class TestPeers:
     ) -> None:
         one = submitter(peer.endpoint)
         connection = greeted_by(peer, one)
-        assert one.submit(1, b"t", b"a")
+        assert one.send(1, b"t", b"a")
         one.flush()
         assert connection.recv(1000)
         connection.sendall(reply(b"1"))
         connection.close()
         assert answers(one, 1) == [(1, {"ok": True})]
         until(one.is_lost, one)
-        assert not one.submit(2, b"t", b"b")
+        assert not one.send(2, b"t", b"b")
 
     def test_what_is_submitted_at_once_leaves_together(
         self, submitter: MakeSubmitter, peer: Peer
@@ -292,7 +292,7 @@ class TestPeers:
         one = submitter(peer.endpoint)
         connection = greeted_by(peer, one)
         for key in range(10):
-            assert one.submit(key, b"t", b"b")
+            assert one.send(key, b"t", b"b")
         connection.setblocking(False)
         with pytest.raises(BlockingIOError):
             connection.recv(1)
@@ -304,7 +304,7 @@ class TestPeers:
     def test_replies_nobody_asked_for(self, submitter: MakeSubmitter, peer: Peer) -> None:
         one = submitter(peer.endpoint)
         connection = greeted_by(peer, one)
-        assert one.submit(3, b"t", b"a")
+        assert one.send(3, b"t", b"a")
         connection.sendall(
             reply(b"2")
             + reply(b"x")

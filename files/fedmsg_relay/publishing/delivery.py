@@ -20,15 +20,13 @@ from .submit_client import SubmitClient
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable, Union
+    from typing import Any, Callable
 
     import zmq
 
     from ..config import Config
-    from .inbound_client import InboundClient
+    from .client import Client
     from .spool import Spool
-
-    _Connection = Union[SubmitClient, InboundClient]
 
 # What becomes of a message.
 ACKED = "acked"  # on disk at the relay `where`, as number `seq` of its journal
@@ -71,7 +69,7 @@ _NEVER = float("inf")
 # Contexts whose end is not waited for: see `Delivery.close`.
 _left_behind: list[zmq.Context[zmq.Socket[bytes]]] = []
 
-# In a child: sockets and contexts of its parent.
+# In a child: contexts of its parent.
 _inherited: list[object] = []
 
 # What became of one message: `kind` is one of the constants above. A message that FAILED may have
@@ -96,7 +94,7 @@ class _Address:
         self.endpoint = endpoint
         self.acknowledges = acknowledges  # a submit address
         self.is_fallback = is_fallback  # inbound of a host that has a submit address as well
-        self.connection: _Connection | None = None
+        self.connection: Client | None = None
         self.not_before = 0.0
         self.ready_since: float | None = None
         self.ask_again = ASK_AGAIN
@@ -104,9 +102,7 @@ class _Address:
         self.trouble: str | None = None  # what went wrong with it last, for the error's text
 
     def close(self, linger: int = 0) -> None:
-        if isinstance(self.connection, SubmitClient):
-            self.connection.close()
-        elif self.connection is not None:
+        if self.connection is not None:
             self.connection.close(linger)
         self.connection = None
         self.ready_since = None
@@ -180,10 +176,10 @@ class Delivery:
         # While others are under way some are gathered, or sent when this process waits: one by one
         # they cost a relay, and its disk, several times as much.
         connection = self._route.connection if self._route is not None else None
-        if isinstance(connection, SubmitClient):
+        if connection is not None:
             others = bool(connection.in_flight)
         else:  # or no relay is asked for now, and all go to the spool
-            others = self._spool is not None and connection is None and now < self._hold_off_until
+            others = self._spool is not None and now < self._hold_off_until
         if not others or len(self._unsent) >= TOGETHER:
             self._advance()
 
@@ -224,13 +220,11 @@ class Delivery:
     def abandon(self) -> None:
         """In a forked child: close what was inherited here, and leave it open at the parent's.
 
-        libzmq's threads are not here: its sockets must never be closed, nor collected.
+        libzmq's threads are not here: its context must never be closed, nor collected.
         """
         for address in self._addresses:
-            if isinstance(address.connection, SubmitClient):
-                address.connection.close()
-            elif address.connection is not None:
-                _inherited.append(address.connection)
+            if address.connection is not None:
+                address.connection.abandon()
         if self._context is not None:
             _inherited.append(self._context)
 
@@ -263,7 +257,7 @@ class Delivery:
             return False
         if self._messages:
             self._watch(poller)
-        elif self._route is not None and isinstance(self._route.connection, SubmitClient):
+        elif self._route is not None and self._route.connection is not None:
             self._route.connection.is_ready()  # reads, and answers, what nobody else reads now
             self._route.connection.watch(poller)
         ready = poller.wait(_ms_until(due))
@@ -271,7 +265,7 @@ class Delivery:
         return descriptor in ready
 
     def _watch(self, poller: Poller) -> None:
-        if self._route is not None and isinstance(self._route.connection, SubmitClient):
+        if self._route is not None and self._route.connection is not None:
             self._route.connection.watch(poller)
             return
         for address in self._addresses:
@@ -285,7 +279,7 @@ class Delivery:
             due = _NEVER
             connection = self._route.connection if self._route else None
             # Before any look at the clock: what was answered while this process slept is answered.
-            if isinstance(connection, SubmitClient):
+            if connection is not None and connection.acknowledges:
                 due = self._submit(connection, now)
             elif connection is not None:
                 self._publish(connection)
@@ -346,7 +340,8 @@ class Delivery:
         for address in self._addresses:
             connection = address.connection
             if (
-                isinstance(connection, SubmitClient)
+                address.acknowledges
+                and connection is not None
                 and _host(address.endpoint) == _host(fallback.endpoint)
                 and not connection.is_ready()
             ):
@@ -377,7 +372,7 @@ class Delivery:
         self._route = address
         self._left = self._left_at_reply = 0
         self._unsent = deque(self._messages)
-        if isinstance(address.connection, SubmitClient):
+        if address.connection is not None:
             address.connection.forget_losses()
         address.refusal = None
 
@@ -391,7 +386,7 @@ class Delivery:
         self._route = None
         self._search_started = now
 
-    def _submit(self, connection: SubmitClient, now: float) -> float:
+    def _submit(self, connection: Client, now: float) -> float:
         """Take replies, send what may be sent, leave a relay that fails. When to look again."""
         assert self._route is not None
         route = self._route
@@ -419,7 +414,7 @@ class Delivery:
             self._leave_route(PAUSE, STALLED)
         return stalled
 
-    def _look_at_progress(self, connection: SubmitClient, now: float) -> None:
+    def _look_at_progress(self, connection: Client, now: float) -> None:
         """Whether more of what is under way has left this host since the last look."""
         left = connection.left()
         if left <= self._left:
@@ -430,12 +425,12 @@ class Delivery:
             self._farthest = left - self._left_at_reply
             self._progress = now
 
-    def _send_over(self, connection: SubmitClient, now: float) -> None:
+    def _send_over(self, connection: Client, now: float) -> None:
         while self._unsent:
             message = self._messages[self._unsent[0]]
             if not connection.in_flight:
                 self._replied = now
-            if not connection.submit(self._unsent[0], message.topic, message.body):
+            if not connection.send(self._unsent[0], message.topic, message.body):
                 break
             message.handed = True
             self._sent_to = connection.endpoint
@@ -455,18 +450,17 @@ class Delivery:
         else:
             route.refusal = f"refuses for now: {error}"
 
-    def _publish(self, connection: InboundClient) -> None:
+    def _publish(self, connection: Client) -> None:
+        """Hand over all that waits to a relay that acknowledges nothing, or leave it."""
         assert self._route is not None
         route = self._route
-        timeout_ms = -1 if self._timeout == _NEVER else int(self._timeout * 1000)
         while self._unsent:
-            if not connection.is_ready():
+            if connection.is_lost():
                 self._leave_route(0)
                 return
-            message = self._messages[self._unsent[0]]
-            try:
-                connection.send(message.topic, message.body, timeout_ms)
-            except PublishError:
+            key = self._unsent[0]
+            message = self._messages[key]
+            if not connection.send(key, message.topic, message.body):
                 route.trouble = f"it has taken nothing for {self._timeout:g} s, its queue is full"
                 self._give_up()
                 return

@@ -7,6 +7,9 @@ here, what is sent will be delivered. It speaks the same to any relay, upstream'
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import zmq
 
 from .. import sockets
@@ -14,18 +17,30 @@ from ..config import Config
 from ..errors import PublishError
 from .polling import Poller
 
+# In a child: sockets of its parent.
+_inherited: list[object] = []
+
 
 class InboundClient:
-    """A connection to the inbound address of one relay, which may or may not answer."""
+    """A connection to the inbound address of one relay, which may or may not answer.
+
+    `send` waits for room for `timeout` seconds of the config at most; 0: without limit. Raises
+    PublishError for an endpoint that is none.
+    """
+
+    acknowledges = False
 
     def __init__(
         self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, config: Config
     ) -> None:
         self.endpoint = endpoint
-        self.due = float("inf")  # as SubmitClient has it: libzmq connects again by itself
+        self.in_flight: set[int] = set()  # nothing is replied to
+        self.due = float("inf")  # libzmq connects again by itself
         self.socket = sockets.make(context, zmq.XPUB, config)
         # A full queue makes `send` wait rather than throw messages away.
         self.socket.setsockopt(zmq.XPUB_NODROP, 1)
+        wait = max(1, int(config["timeout"] * 1000)) if config["timeout"] else -1
+        self.socket.setsockopt(zmq.SNDTIMEO, wait)
         self._subscribed = False
         self._lookup = sockets.look_up(endpoint)
         self._is_connected = False
@@ -57,15 +72,28 @@ class InboundClient:
             if event in (b"\x00", b"\x01"):
                 self._subscribed = event == b"\x01"
 
-    def send(self, topic: bytes, body: bytes, timeout_ms: int) -> None:
-        """Queue one message, waiting for room; -1: without limit. Raises PublishError."""
-        self.socket.setsockopt(zmq.SNDTIMEO, timeout_ms)
+    def is_lost(self) -> bool:
+        return not self.is_ready()
+
+    def forget_losses(self) -> None:
+        """What counts here is whether the relay listens now."""
+
+    def send(self, key: int, topic: bytes, body: bytes) -> bool:
+        """Queue one message, waiting for room. False: it has taken nothing for so long."""
         try:
             self.socket.send_multipart([topic, body])
         except zmq.Again:
-            raise PublishError(
-                f"{self.endpoint} has taken nothing for {timeout_ms / 1000:g} s, its queue is full"
-            ) from None
+            return False
+        return True
+
+    def flush(self) -> None:
+        """libzmq's thread sends what is queued."""
+
+    def replies(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        return iter(())
+
+    def left(self) -> int:
+        return 0
 
     def watch(self, poller: Poller) -> None:
         """Have `poller` end its wait when a relay is there."""
@@ -73,8 +101,13 @@ class InboundClient:
             poller.descriptor(self._lookup.descriptor)
         poller.socket(self.socket, zmq.POLLIN)
 
-    def close(self, linger: int) -> None:
+    def close(self, linger: int = 0) -> None:
         """Wait `linger` milliseconds at most, in the background, until what was sent has left."""
         if self._lookup is not None:
             self._lookup.close()
         self.socket.close(linger=linger)
+
+    def abandon(self) -> None:
+        """In a forked child, which has none of libzmq's threads: the socket must never be closed
+        here, nor collected."""
+        _inherited.append(self)

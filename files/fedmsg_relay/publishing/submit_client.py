@@ -50,6 +50,8 @@ class SubmitClient:
     it connects again, until it is closed.
     """
 
+    acknowledges = True
+
     def __init__(self, endpoint: str, config: Config) -> None:
         self.endpoint = endpoint
         self.in_flight: set[int] = set()
@@ -80,7 +82,7 @@ class SubmitClient:
         """Before the first message: attempts that failed until then concern nobody."""
         self._is_lost = False
 
-    def submit(self, key: int, topic: bytes, body: bytes) -> bool:
+    def send(self, key: int, topic: bytes, body: bytes) -> bool:
         """Have one message sent by `flush`, or by what waits. False if there is no room for it."""
         if len(self._unsent) >= _TOGETHER:
             self.flush()
@@ -91,7 +93,7 @@ class SubmitClient:
         return True
 
     def flush(self) -> None:
-        """Send what was submitted, as far as there is room."""
+        """Send what was given to `send`, as far as there is room."""
         if self._socket is None:
             return
         try:
@@ -131,10 +133,14 @@ class SubmitClient:
         for racing in self._racing:
             poller.descriptor(racing.fileno(), to_write=True)
 
-    def close(self) -> None:
+    def close(self, linger: int = 0) -> None:
         """What has not left is not waited for: unacknowledged, its sender still has it."""
         self._disconnect()
         self.due = _NEVER
+
+    def abandon(self) -> None:
+        """In a forked child: to close a descriptor here leaves the parent's open."""
+        self.close()
 
     def _begin(self) -> None:
         """Begin an attempt. A connection that is being made is one that cannot be written yet."""
