@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from typing import Any
@@ -45,3 +46,23 @@ def test_checks_that_are_named_run_alone() -> None:
 
 def test_a_name_of_no_check_is_refused() -> None:
     assert lint("ruf") == (2, "lint: no check is called ruf\n")
+
+
+def test_ansible_lint_does_not_follow_the_project_into_itself() -> None:
+    """By the link of collections/, below which every file is there 40 times."""
+    code = (
+        "import json, sys\n"
+        "from ansiblelint.cli import get_config\n"
+        "from ansiblelint.file_utils import discover_lintables\n"
+        "options = get_config([])\n"
+        "print(json.dumps(sorted(discover_lintables(options))))\n"
+    )
+    done = run([ROOT / "tools/setup/run", "python", "-c", code], cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    link = "collections/ansible_collections"
+    assert [file for file in found if file.startswith(link)] == []
+    # And it loses none: what git knows of Ansible's is among them.
+    known = run(["git", "ls-files", "roles", "playbooks", "molecule", "plugins"], cwd=ROOT)
+    there = {file for file in known.stdout.splitlines() if not (ROOT / file).is_dir()}
+    assert there and there - set(found) == set()

@@ -453,12 +453,33 @@ class TestNames:
         assert not one.is_lost()
 
     def test_descriptors_are_given_back(self, peer: Peer, submitter: MakeSubmitter) -> None:
-        before = len(os.listdir("/proc/self/fd"))
+        # By name, not by number: a thread that an earlier test left behind gives back its own now.
+        before = open_descriptors()
         port = peer.endpoint.rpartition(":")[2]
         for _ in range(20):
             for host in ("127.0.0.1", "localhost", "no-such-host.invalid"):
                 submitter(f"tcp://{host}:{port}").close()
-        wait_for(lambda: len(os.listdir("/proc/self/fd")) == before)
+        wait_for(lambda: not open_descriptors() - before)
+
+    def test_a_descriptor_that_is_not_given_back_is_noticed(self) -> None:
+        before = open_descriptors()
+        kept = os.pipe()
+        try:
+            assert len(open_descriptors() - before) == 1
+        finally:
+            for end in kept:
+                os.close(end)
+        assert not open_descriptors() - before
+
+
+def open_descriptors() -> set[str]:
+    """What this process has open, as the kernel names it: both ends of a pipe have one name."""
+    found = set()
+    for number in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):  # closed by a thread meanwhile
+            found.add(os.readlink(f"/proc/self/fd/{number}"))
+    # The one of this very look.
+    return {name for name in found if not name.startswith("/proc/")}
 
 
 @pytest.mark.parametrize(
