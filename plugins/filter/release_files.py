@@ -4,7 +4,7 @@ whole."""
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,9 @@ description:
 positional: _input
 options:
   _input:
-    description: Paths of the files on the control host.
+    description: >-
+      Paths of files on the control host. A directory stands for all Python files in it and below,
+      which keep their places.
     type: list
     elements: str
     required: true
@@ -30,12 +32,6 @@ options:
     description: Their mode there, in octal digits.
     type: str
     default: "0644"
-  below:
-    description: >-
-      Name of the folder on the control host whose files below keep their places under
-      O(directory). Without it all files land there, side by side.
-    type: str
-    default: ""
   whole:
     description: Whether the text is wanted, and not its checksum.
     type: bool
@@ -46,9 +42,8 @@ EXAMPLES = """
 - name: Show what the modules are to be
   ansible.builtin.debug:
     msg: >-
-      {{ query('ansible.builtin.fileglob', 'fedmsg_relay/*.py', 'fedmsg_relay/*/*.py')
-         | messaging_sig.fedmsg.release_files('/usr/local/lib/fedmsg-relay/fedmsg_relay',
-                                              below='fedmsg_relay') }}
+      {{ ['/path/to/fedmsg_relay']
+         | messaging_sig.fedmsg.release_files('/usr/local/lib/fedmsg-relay/fedmsg_relay') }}
 """
 
 RETURN = """
@@ -61,32 +56,25 @@ _value:
 
 
 def release_files(
-    paths: Iterable[str],
-    directory: str,
-    mode: str = "0644",
-    below: str = "",
-    whole: bool = False,
+    paths: Iterable[str], directory: str, mode: str = "0644", whole: bool = False
 ) -> dict[str, dict[str, str]]:
-    """Path on the host to {mode, content or sha256}. Raises OSError where a file is not there, and
-    ValueError where one is not in a folder of the name `below`."""
+    """Path on the host to {mode, content or sha256}. Raises OSError where a file is not there."""
+    places = {place: path for each in paths for place, path in _places(Path(each))}
     found = {}
-    for path in sorted(map(Path, paths)):
+    for place, path in sorted(places.items()):
         text = path.read_bytes()
         file = {"content": text.decode()} if whole else {"sha256": hashlib.sha256(text).hexdigest()}
-        found[f"{directory.rstrip('/')}/{_place(path, below)}"] = {**file, "mode": mode}
+        found[f"{directory.rstrip('/')}/{place}"] = {**file, "mode": mode}
     return found
 
 
-def _place(path: Path, below: str) -> str:
-    """Where a file belongs under its directory on the host."""
-    if not below:
-        return path.name
-    folders = path.parts[:-1]
-    if below not in folders:
-        raise ValueError(f"{path} is not below a folder {below}")
-    # The last of that name: the checkout may lie in another.
-    depth = len(folders) - folders[::-1].index(below)
-    return "/".join(path.parts[depth:])
+def _places(path: Path) -> Iterator[tuple[str, Path]]:
+    """Where under its directory on the host a file belongs, or each file of a directory."""
+    if not path.is_dir():
+        yield path.name, path
+        return
+    for module in path.rglob("*.py"):
+        yield module.relative_to(path).as_posix(), module
 
 
 class FilterModule:

@@ -26,8 +26,9 @@ MakeListener = Callable[..., Listener]
 OURS = {
     f"fedmsg_relay.{name}"
     for name in (
-        *("address", "cli", "config", "delivery", "errors", "logger", "lookup", "message"),
-        *("polling", "session", "spool", "submitter", "zmtp"),
+        *("address", "cli", "config", "errors", "logger", "lookup", "message", "publishing"),
+        *(f"publishing.{name}" for name in ("delivery", "polling", "publisher", "spool")),
+        *(f"publishing.{name}" for name in ("submit_client", "zmtp")),
     )
 }
 SLOW = {
