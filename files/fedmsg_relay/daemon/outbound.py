@@ -203,9 +203,12 @@ class Outbound:
 
     def _send_now(self, messages: Sequence[Message]) -> None:
         while messages:
-            sent = self.outlet.run(
-                partial(self._send_some, messages), partial(self._sent, messages)
-            )
+            sent: int | None
+            if self.outlet.is_free():
+                sent = self._send_some(messages)
+            else:
+                action, later = partial(self._send_some, messages), partial(self._sent, messages)
+                sent = self.outlet.run(action, later)
             if sent is None:
                 return  # see `_sent`
             self.emitted.add(messages[:sent] if sent < len(messages) else messages)

@@ -137,8 +137,12 @@ class Senders:
 
     def took(self, heads: Sequence[zmq.Frame | None]) -> None:
         """Say whose messages have been taken, by their first frames."""
-        # One of many is enough while all is calm: who sends much is among them soon.
-        for head in heads if self.is_alarmed else heads[:1]:
+        if not self.is_alarmed:
+            # One of many is enough while all is calm: who sends much is among them soon.
+            if heads and (first := heads[0]) is not None:
+                self._seen.add(sender(first))
+            return
+        for head in heads:
             if head is not None:
                 self._seen.add(sender(head))
 
