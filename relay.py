@@ -5,7 +5,7 @@
                                                     ├─► check ─► outbound (XPUB) ◄─ SUB connects
     fedmsg-logger ─ request ─► submit (ROUTER) ─────┘     └────► journal ─► reply, backlog (HTTP)
 
-The way of a message is fedmsg_relay.passing, and fedmsg_relay.submit for those that are
+The way of a message is fedmsg_relay.daemon.passing, and daemon.submit for those that are
 acknowledged.
 One thread owns the sockets and waits for nothing else: a bound SUB or XSUB sends its subscription
 to a newcomer only when its thread runs, so a relay that pauses for half a second loses every
@@ -25,33 +25,23 @@ from collections.abc import Iterable
 
 sys.path.insert(0, "/usr/local/lib/fedmsg-relay")  # -I looks into no directory of its own accord
 import zmq
-from fedmsg_relay import (
-    __version__,
-    access,
-    cli,
-    endpoints,
-    log,
-    preflight,
-    process,
-    sockets,
-    state,
-    systemd,
-)
+from fedmsg_relay import __version__, cli, endpoints, log, preflight, process, systemd
 from fedmsg_relay import config as global_config
-from fedmsg_relay.account import SUMMARY_PERIOD, Account
-from fedmsg_relay.attendance import Attendance
-from fedmsg_relay.desk import Desk
+from fedmsg_relay.checks.wire import Checker
+from fedmsg_relay.daemon import access, ports, state
+from fedmsg_relay.daemon.account import SUMMARY_PERIOD, Account
+from fedmsg_relay.daemon.attendance import Attendance
+from fedmsg_relay.daemon.backlog_process import BacklogProcess
+from fedmsg_relay.daemon.desk import Desk
+from fedmsg_relay.daemon.inbound import Inbound
+from fedmsg_relay.daemon.loop import Loop
+from fedmsg_relay.daemon.monitoring import FREQUENCY, Monitoring
+from fedmsg_relay.daemon.outbound import SURVEY_PERIOD, Outbound
+from fedmsg_relay.daemon.passing import Passing
+from fedmsg_relay.daemon.senders import LOOK, Senders, keep_memory_small
+from fedmsg_relay.daemon.submit import Submit
 from fedmsg_relay.errors import FedmsgRelayError
-from fedmsg_relay.inbound import Inbound
-from fedmsg_relay.loop import Loop
-from fedmsg_relay.monitoring import FREQUENCY, Monitoring
-from fedmsg_relay.outbound import SURVEY_PERIOD, Outbound
-from fedmsg_relay.passing import Passing
-from fedmsg_relay.recorder import Opened, Recorder
-from fedmsg_relay.senders import LOOK, Senders, keep_memory_small
-from fedmsg_relay.submit import Submit
-from fedmsg_relay.web import Web
-from fedmsg_relay.wire import Checker
+from fedmsg_relay.journal.recorder import Opened, Recorder
 
 NAME = "fedmsg-relay"
 
@@ -98,7 +88,9 @@ class Relay:
         self._senders = Senders([*addresses.inbound, *addresses.submit], addresses.outbound)
         self._passing = Passing(*parts, self._senders)
         self._submit: Submit | None = None
-        self._web = Web(list(addresses.http), config["relay_journal"], config["relay_allow"])
+        self._web = BacklogProcess(
+            list(addresses.http), config["relay_journal"], config["relay_allow"]
+        )
         self._loop = Loop(self._account.enter_internal_error)
         self._loop.every(LOOK, self._senders.look)
         self._access = access.of(config, addresses.hosts, self._context, self._loop)
@@ -235,7 +227,7 @@ class Relay:
         listeners = self._outbound.listeners if bound is self._outbound.socket else None
         self._access.guard(bound, name.partition(":")[0], listeners)
         for address in addresses:
-            sockets.bind(bound, address, passed)
+            ports.bind(bound, address, passed)
             logger.info("%s connect to %s", name, address)
 
     def _summarise(self) -> None:

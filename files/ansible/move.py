@@ -307,8 +307,8 @@ def last_received(journal: str) -> float:
 
 def export(journal: str, directory: str, host: str, after: int, copy: bool) -> Answer:
     """Write what follows seq `after` into a file in `directory`, for the owner of that."""
-    from fedmsg_relay import handover
     from fedmsg_relay.errors import FedmsgRelayError
+    from fedmsg_relay.journal import handover
 
     path = os.path.join(directory, "handed-over.db")
     needed, free = os.path.getsize(journal), shutil.disk_usage(directory).free

@@ -140,7 +140,12 @@ class Store:
         return self.found(release, "__init__", r'^__version__ = "(.*)"') or "an unknown version"
 
     def schema(self, release: dict[str, Any]) -> int:
-        return int(self.found(release, "journal", r"^SCHEMA_VERSION = (\d+)") or 0)
+        # Where it is in this release, and where it was in those that had no rooms.
+        pattern = r"^SCHEMA_VERSION = (\d+)"
+        for module in ("journal/store", "journal"):
+            if number := self.found(release, module, pattern):
+                return int(number)
+        return 0
 
     def found(self, release: dict[str, Any], module: str, pattern: str) -> str:
         file = release["files"].get(f"{self.library}/fedmsg_relay/{module}.py") or {}

@@ -73,20 +73,28 @@ def temporary() -> Iterator[str]:
 def unpack(kept: str, programs: str) -> dict[str, Optional[str]]:
     """Write the package that is kept below `programs`. Returns the config files that are kept, by
     name: None for one that there was not."""
-    with open(kept, encoding="ascii") as stream:
-        files = json.load(stream)["files"]
-    os.mkdir(f"{programs}/fedmsg_relay")
-    os.chmod(f"{programs}/fedmsg_relay", 0o755)
+    with open(kept, encoding="ascii") as kept_files:
+        files = json.load(kept_files)["files"]
     config = {}
     for path, file in files.items():
         directory, name = os.path.split(path)
         if directory == DIRECTORY:
             config[name] = file and file["content"]
-        elif directory == f"{LIBRARY}/fedmsg_relay" and file:
-            with open(f"{programs}/fedmsg_relay/{name}", "wb") as module:
-                module.write(file["content"].encode())
-                os.fchmod(module.fileno(), 0o644)
+        elif path.startswith(f"{LIBRARY}/fedmsg_relay/") and file:
+            module = programs + path[len(LIBRARY) :]
+            provide(os.path.dirname(module), programs)
+            with open(module, "wb") as stream:
+                stream.write(file["content"].encode())
+                os.fchmod(stream.fileno(), 0o644)
     return config
+
+
+def provide(directory: str, programs: str) -> None:
+    """Make a directory below `programs`, and those above it, for others to read."""
+    if directory != programs and not os.path.isdir(directory):
+        provide(os.path.dirname(directory), programs)
+        os.mkdir(directory)
+        os.chmod(directory, 0o755)
 
 
 def stage(staging: str, files: Mapping[str, Optional[str]], former: list[str]) -> None:

@@ -51,6 +51,7 @@ def switch(package: str, files: dict[str, File], put: Callable[[str, File], None
         os.makedirs(new)
     for path, file in files.items():
         put(new + path[len(package) :], file)
+    remove_emptied(new)
     # Those who run the modules cannot write beside them, and would compile all at every start,
     # which takes as long as everything else a relay does until it is there.
     compileall.compile_dir(new, quiet=2)
@@ -66,6 +67,15 @@ def switch(package: str, files: dict[str, File], put: Callable[[str, File], None
     for old in os.listdir(releases):
         if old not in (number, coming):
             shutil.rmtree(os.path.join(releases, old))
+
+
+def remove_emptied(directory: str) -> None:
+    """Remove the folders below that have no file but what was compiled of those that are gone."""
+    for where, _, names in os.walk(directory, topdown=False):
+        if names or os.path.basename(where) == "__pycache__":
+            continue
+        if set(os.listdir(where)) <= {"__pycache__"}:
+            shutil.rmtree(where)
 
 
 def exchange(one: str, other: str) -> None:

@@ -30,10 +30,10 @@ __all__ = [
 ]
 
 _FROM = {
-    "publish": "api",
-    "publish_all": "api",
-    "init": "api",
-    "destroy": "api",
+    "publish": "publishing.api",
+    "publish_all": "publishing.api",
+    "init": "publishing.api",
+    "destroy": "publishing.api",
     "PublishError": "errors",
     "MessageRefused": "errors",
     "MessageTooLarge": "errors",

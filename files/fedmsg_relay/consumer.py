@@ -21,7 +21,7 @@ import zmq
 
 from . import sockets
 from .config import Config
-from .monitoring import FREQUENCY
+from .daemon.monitoring import FREQUENCY
 from .nagios import CRITICAL, OK, UNKNOWN, WARNING, Report
 
 # Where base.py of the roles, and Fedora's, have hubs bind: one name for each program.

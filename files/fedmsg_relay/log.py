@@ -18,8 +18,8 @@ from contextlib import contextmanager, suppress
 from typing import NamedTuple, cast
 
 from .config import DEFAULT_LOGGING, Config
-from .counts import RateLimit
 from .errors import ConfigError, FedmsgRelayError, StartError
+from .rate_limit import RateLimit
 
 NAME = "fedmsg.relay"
 

@@ -6,9 +6,9 @@ import os
 import sys
 
 from . import cli
-from .delivery import FAILED, HANDED, REFUSED, SPOOLED
 from .errors import FedmsgRelayError, MessageTooLarge, PublishError
-from .session import Session
+from .publishing.delivery import FAILED, HANDED, REFUSED, SPOOLED
+from .publishing.publisher import Publisher
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .config import Config
-    from .delivery import Outcome
     from .message import Message
+    from .publishing.delivery import Outcome
 
 NAME = "fedmsg-logger"
 
@@ -77,7 +77,7 @@ class _Report:
         self._kinds: dict[str, int] = {}
         self.bad_input = False
         self.failure: str | None = None
-        self.session: Session | None = None
+        self.publisher: Publisher | None = None
         self._why_spooled: str | None = None
 
     def take(self, message: Message, outcome: Outcome) -> None:
@@ -86,8 +86,8 @@ class _Report:
             self.complain_of_input(f"{outcome.where} refuses {message['msg_id']}: {outcome.why}")
         elif outcome.kind == FAILED:
             self.failure = self.failure or outcome.why
-        if outcome.kind == SPOOLED and self._why_spooled is None and self.session is not None:
-            self._why_spooled = self.session.why()  # now, while it is so
+        if outcome.kind == SPOOLED and self._why_spooled is None and self.publisher is not None:
+            self._why_spooled = self.publisher.why()  # now, while it is so
         if self._verbose and outcome.kind not in (REFUSED, FAILED):
             _say(f"{message['msg_id']} {_became(outcome)}")
 
@@ -158,28 +158,28 @@ def _publish(config: Config, report: _Report) -> int:
     # What upstream makes of empty ones.
     topic, modname = config["topic"] or "unspecified", config["modname"] or "__main__"
     _check_encodable(topic, modname, config["topic_prefix"])
-    session = report.session = Session(config, report.take)
+    publisher = report.publisher = Publisher(config, report.take)
     status = cli.EX_TEMPFAIL
     try:
-        for msg in _input(config, session):
+        for msg in _input(config, publisher):
             if isinstance(msg, BadInput):
                 report.complain_of_input(str(msg))
                 continue
             try:
-                session.put(topic, msg, modname)
+                publisher.put(topic, msg, modname)
             except (MessageTooLarge, ValueError) as error:
                 report.complain_of_input(str(error))
             if report.failure is not None:
                 break
-        session.finish()
+        publisher.finish()
         status = report.conclude(config)
     finally:
-        session.close(leaving=True)
+        publisher.close(leaving=True)
     return status
 
 
 def _drain(config: Config, timeout: float | None, verbose: bool) -> int:
-    from . import drain
+    from .publishing import drain
 
     drained = drain.drain(config, drain.TIMEOUT if timeout is None else timeout)
     if drained.delivered or drained.failed or verbose:
@@ -192,25 +192,25 @@ def _drain(config: Config, timeout: float | None, verbose: bool) -> int:
     return cli.EX_TEMPFAIL
 
 
-def _input(config: Config, session: Session) -> Iterator[Any]:
+def _input(config: Config, publisher: Publisher) -> Iterator[Any]:
     """The `msg` of each message to publish, or the BadInput that stands in its place."""
     as_json = config["json_input"]
     if config.get("logger_message"):
         text = config["logger_message"]
         yield _from_json(text, "--message") if as_json else {"log": text}
     elif as_json:
-        text = _decoded(b"".join(_chunks(session)), "standard input")
+        text = _decoded(b"".join(_chunks(publisher)), "standard input")
         yield text if isinstance(text, BadInput) else _from_json(text, "standard input")
     else:
-        for number, line in enumerate(_lines(session), 1):
+        for number, line in enumerate(_lines(publisher), 1):
             text = _decoded(line, f"line {number} of standard input")
             yield text if isinstance(text, BadInput) else {"log": text.strip()}
 
 
-def _lines(session: Session) -> Iterator[bytes]:
+def _lines(publisher: Publisher) -> Iterator[bytes]:
     """Lines of standard input, each as soon as it is whole: more may come in a day."""
     begun: list[bytes] = []
-    for chunk in _chunks(session):
+    for chunk in _chunks(publisher):
         first, *rest = chunk.split(b"\n")
         begun.append(first)
         for line in rest:
@@ -221,12 +221,12 @@ def _lines(session: Session) -> Iterator[bytes]:
         yield last
 
 
-def _chunks(session: Session) -> Iterator[bytes]:
+def _chunks(publisher: Publisher) -> Iterator[bytes]:
     """Standard input as it comes. While it does not, messages are delivered."""
     if sys.stdin is None:  # closed, and its number may be one of libzmq's own descriptors by now
         raise BadInput("standard input is closed")
     while True:
-        session.wait_for_input(_STDIN)
+        publisher.wait_for_input(_STDIN)
         try:
             chunk = os.read(_STDIN, _CHUNK)
         except BlockingIOError:  # another program has left it so

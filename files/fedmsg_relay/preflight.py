@@ -13,8 +13,10 @@ import sys
 from dataclasses import dataclass
 
 from . import config as global_config
-from . import endpoints, monitoring, networks
+from . import endpoints
+from .checks import networks
 from .config import Config
+from .daemon import monitoring
 from .endpoints import Endpoint
 from .errors import ConfigError, FedmsgRelayError, StartError
 

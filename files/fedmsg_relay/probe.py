@@ -18,13 +18,14 @@ from typing import Any, Callable, NoReturn
 
 import zmq
 
-from . import __version__, consumer, diagnosis, endpoints, message, sockets
+from . import __version__, consumer, endpoints, message, sockets
 from . import config as global_config
 from .config import Config
+from .daemon.monitoring import FREQUENCY
 from .errors import ConfigError, FedmsgRelayError
-from .monitoring import FREQUENCY
 from .nagios import CRITICAL, OK, UNKNOWN, WARNING, Report
 from .preflight import check_addresses
+from .publishing import diagnosis
 
 NAME = "fedmsg-probe"
 # Seconds, where no other number is asked for. A hub tells of itself every five.

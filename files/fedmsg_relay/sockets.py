@@ -8,7 +8,6 @@ import zmq
 
 from .address import parts
 from .config import Config
-from .errors import StartError
 from .lookup import Lookup
 
 # Messages queued for one peer when `high_water_mark` is 0. Upstream means "no limit" by that, and
@@ -102,28 +101,3 @@ def monitor_event(monitor: zmq.Socket[bytes], flags: int = 0) -> tuple[int, int]
     As zmq.utils.monitor does, which imports asyncio and TLS: a fifth of the time it takes to start.
     """
     return _EVENT.unpack(monitor.recv_multipart(flags)[0])
-
-
-def bind(bound: zmq.Socket[bytes], address: str, passed: dict[str, int] | None = None) -> None:
-    """Bind a numeric `tcp://address:port`, or `tcp://*:port`.
-
-    With the address among `passed`, its descriptor is taken: a socket unit has bound it, and holds
-    what connects while nobody is here. It is removed from there. Raises StartError; if the port is
-    taken, it names who has it.
-    """
-    from . import endpoints, ports  # publishers never bind
-
-    host, port = endpoints.split(address)
-    # What the kernel calls a wildcard.
-    names = [f"tcp://{host}:{port}" for host in ("0.0.0.0", "[::]")] if host == "*" else [address]
-    fds = [passed.pop(name) for name in names if passed and name in passed]
-    try:
-        # libzmq refuses IPv6 addresses without this, and with it makes `*` mean IPv6 as well.
-        bound.setsockopt(zmq.IPV6, ":" in host)
-        bound.setsockopt(zmq.USE_FD, fds[0] if fds else -1)
-        bound.bind(address)
-    except zmq.ZMQError as error:
-        if error.errno != zmq.EADDRINUSE:
-            raise StartError(f"cannot bind {address}: {error.strerror}") from error
-        holder = ports.holder(host, port)
-        raise StartError(f"cannot bind {address}: the port is held by {holder}") from error

@@ -18,10 +18,11 @@ from typing import Any
 
 import zmq
 
-from . import cli, endpoints, log, message, signatures, sockets
+from . import cli, endpoints, log, message, sockets
+from .backlog.seen import Seen
+from .checks import signatures
 from .config import Config
 from .errors import ConfigError, FedmsgRelayError
-from .seen import Seen
 
 NAME = "fedmsg-tail"
 # Upstream's commands all log under this name, which a config may send elsewhere.
@@ -226,13 +227,13 @@ def _tail(config: Config) -> None:
 
 def _replay(config: Config, printer: _Printer, subscriber: zmq.Socket[bytes]) -> Seen:
     """Connect, and print what the relays have kept. Returns the msg_ids: the newest come again."""
-    from . import replay
+    from .backlog import client
 
-    replay.urls(config)  # a mistake in the config is told without a wait
+    client.urls(config)  # a mistake in the config is told without a wait
     # First, so that whatever the backlogs do not have yet will come from the bus.
     _connect_and_wait(subscriber, config)
     printed = Seen()
-    for body in replay.read(config, time.time() - config["since"], _warn, printed):
+    for body in client.read(config, time.time() - config["since"], _warn, printed):
         printer.replay(body)
     return printed
 
@@ -249,10 +250,10 @@ def _connect_and_wait(subscriber: zmq.Socket[bytes], config: Config) -> None:
 
 
 def _since(text: str) -> float:
-    from . import replay
+    from .backlog import client
 
     try:
-        return replay.seconds(text)
+        return client.seconds(text)
     except ValueError:
         raise argparse.ArgumentTypeError(
             f"{text!r} is not a time such as 90s, 10m, 2h or 1d"

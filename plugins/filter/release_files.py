@@ -4,7 +4,7 @@ whole."""
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,9 @@ description:
 positional: _input
 options:
   _input:
-    description: Paths of the files on the control host.
+    description: >-
+      Paths of files on the control host. A directory stands for all Python files in it and below,
+      which keep their places.
     type: list
     elements: str
     required: true
@@ -40,7 +42,7 @@ EXAMPLES = """
 - name: Show what the modules are to be
   ansible.builtin.debug:
     msg: >-
-      {{ query('ansible.builtin.fileglob', 'fedmsg_relay/*.py')
+      {{ ['/path/to/fedmsg_relay']
          | messaging_sig.fedmsg.release_files('/usr/local/lib/fedmsg-relay/fedmsg_relay') }}
 """
 
@@ -57,12 +59,22 @@ def release_files(
     paths: Iterable[str], directory: str, mode: str = "0644", whole: bool = False
 ) -> dict[str, dict[str, str]]:
     """Path on the host to {mode, content or sha256}. Raises OSError where a file is not there."""
+    places = {place: path for each in paths for place, path in _places(Path(each))}
     found = {}
-    for path in sorted(map(Path, paths)):
+    for place, path in sorted(places.items()):
         text = path.read_bytes()
         file = {"content": text.decode()} if whole else {"sha256": hashlib.sha256(text).hexdigest()}
-        found[f"{directory.rstrip('/')}/{path.name}"] = {**file, "mode": mode}
+        found[f"{directory.rstrip('/')}/{place}"] = {**file, "mode": mode}
     return found
+
+
+def _places(path: Path) -> Iterator[tuple[str, Path]]:
+    """Where under its directory on the host a file belongs, or each file of a directory."""
+    if not path.is_dir():
+        yield path.name, path
+        return
+    for module in path.rglob("*.py"):
+        yield module.relative_to(path).as_posix(), module
 
 
 class FilterModule:

@@ -146,7 +146,7 @@ class TestExit:
 
     @pytest.mark.parametrize(
         "after",
-        ["", "import fedmsg_relay.api\n", "at_the_end()\n"],
+        ["", "import fedmsg_relay.publishing.api\n", "at_the_end()\n"],
         ids=["imported at exit", "registered before ours", "published before"],
     )
     @pytest.mark.parametrize("relay", ["acknowledges", "does not", "is not there"])

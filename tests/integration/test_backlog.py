@@ -21,7 +21,7 @@ from urllib.parse import urlencode
 
 import pytest
 import zmq
-from fedmsg_relay.journal import Journal, Row
+from fedmsg_relay.journal.store import Journal, Row
 
 from tests.support.ports import server
 from tests.support.programs import Child

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 import zmq
-from fedmsg_relay import handover
-from fedmsg_relay.journal import Journal, Row
+from fedmsg_relay.journal import handover
+from fedmsg_relay.journal.store import Journal, Row
 
 from tests.conftest import Bus, Submitter, numbered, wait_for
 from tests.integration.test_journal_faults import full_disk

@@ -11,7 +11,7 @@ from typing import Any, Callable
 
 import pytest
 import zmq
-from fedmsg_relay import outbound
+from fedmsg_relay.daemon import outbound
 
 from tests.conftest import Bus, Listener, Process, Sender, Submitter, numbered, wait_for
 from tests.support.waiting import at_most, nothing_comes
@@ -88,7 +88,7 @@ def test_ends_by_itself(bus: Bus, context: zmq.Context[Any], listener: MakeListe
     assert outbound.HOLD_LONGEST == 30
     longest = 6.0  # the same, and not half a minute of it
     bus.with_journal()
-    relay = bus.relay_with(f"import fedmsg_relay.outbound as o\no.HOLD_LONGEST = {longest}")
+    relay = bus.relay_with(f"import fedmsg_relay.daemon.outbound as o\no.HOLD_LONGEST = {longest}")
     relay.wait_for_line("] ready")
     listening, client = listener(relay), Submitter(context, bus.submit)
     started = time.monotonic()

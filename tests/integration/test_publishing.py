@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import zmq
-from fedmsg_relay.spool import decoded
+from fedmsg_relay.publishing.spool import decoded
 
 from tests.conftest import RELAY, Bus, Listener, environment, wait_for
 from tests.support.programs import Child
@@ -26,8 +26,9 @@ MakeListener = Callable[..., Listener]
 OURS = {
     f"fedmsg_relay.{name}"
     for name in (
-        *("address", "cli", "config", "delivery", "errors", "logger", "lookup", "message"),
-        *("polling", "session", "spool", "submitter", "zmtp"),
+        *("address", "cli", "config", "errors", "logger", "lookup", "message", "publishing"),
+        *(f"publishing.{name}" for name in ("delivery", "polling", "publisher", "spool")),
+        *(f"publishing.{name}" for name in ("submit_client", "zmtp")),
     )
 }
 SLOW = {

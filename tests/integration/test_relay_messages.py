@@ -292,8 +292,8 @@ class TestLog:
         # A line for each message: as many repairs as this test sends.
         bus.configure("z", relay_log=str(log))
         relay = bus.relay_with(
-            "import fedmsg_relay.counts as counts\n"
-            "counts.RateLimit.__init__.__defaults__ = (10**9, 60.0)"
+            "import fedmsg_relay.rate_limit as limits\n"
+            "limits.RateLimit.__init__.__defaults__ = (10**9, 60.0)"
         )
         wait_for(lambda: log.exists() and "ready" in log.read_text())
         sender = Sender(context, bus.inbound)

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fedmsg_relay import drain, quota
-from fedmsg_relay import spool as spools
 from fedmsg_relay.errors import SpoolError
-from fedmsg_relay.spool import Spool, encoded
+from fedmsg_relay.publishing import drain, quota
+from fedmsg_relay.publishing import spool as spools
+from fedmsg_relay.publishing.spool import Spool, encoded
 
 from tests.conftest import Bus, Listener, environment, wait_for
 from tests.support.programs import Child
@@ -241,7 +241,8 @@ class TestHousekeeping:
         drain.drain(config)
         assert waiting(spool) == [".hidden", f"{spools.TEMPORARY}x"]
         now = time.time()
-        monkeypatch.setattr("fedmsg_relay.drain.time.time", lambda: now + drain.STALE + 60)
+        later = now + drain.STALE + 60
+        monkeypatch.setattr("fedmsg_relay.publishing.drain.time.time", lambda: later)
         drain.drain(config)
         assert waiting(spool) == [".hidden"]
 

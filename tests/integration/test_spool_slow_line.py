@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from fedmsg_relay import config as global_config
-from fedmsg_relay import delivery, drain, spooled
-from fedmsg_relay.spool import encoded
+from fedmsg_relay.publishing import delivery, drain, spooled
+from fedmsg_relay.publishing.spool import encoded
 
 from tests.conftest import Bus
 from tests.support.ports import free_address

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from fedmsg_relay import config as global_config
-from fedmsg_relay import diagnosis, drain, quota
-from fedmsg_relay.spool import Spool, encoded
+from fedmsg_relay.publishing import diagnosis, drain, quota
+from fedmsg_relay.publishing.spool import Spool, encoded
 
 from tests.conftest import Bus
 from tests.support.users import NOBODY, SOMEBODY, as_user, needs_root, shared_spool

@@ -9,8 +9,8 @@ import sys
 from collections.abc import Callable
 
 import pytest
-from fedmsg_relay import delivery
 from fedmsg_relay.config import DEFAULTS
+from fedmsg_relay.publishing import delivery
 
 from tests.conftest import ROOT, Bus, Listener
 from tests.support.programs import Child

@@ -13,7 +13,8 @@ from typing import Any
 
 import fedmsg_relay
 import pytest
-from fedmsg_relay import query, signatures
+from fedmsg_relay.backlog import query
+from fedmsg_relay.checks import signatures
 from fedmsg_relay.errors import SigningError
 
 from tests.support import programs

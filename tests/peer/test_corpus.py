@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fedmsg_relay.wire import Checked, Checker
+from fedmsg_relay.checks.wire import Checked, Checker
 
 from tests.support.programs import Program
 

@@ -12,7 +12,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
-from fedmsg_relay import signatures
+from fedmsg_relay.checks import signatures
 
 from .bus import Bus
 from .certificates import DAY, NOW, Authority, make_authority

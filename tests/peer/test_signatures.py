@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 import pytest
-from fedmsg_relay import signatures
+from fedmsg_relay.checks import signatures
 
 from .bus import Bus
 from .certificates import DAY, HOST, NOW, Authority, make_authority

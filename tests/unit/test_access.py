@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 import zmq
-from fedmsg_relay.access import Access
-from fedmsg_relay.loop import Loop
-from fedmsg_relay.networks import Allowed, parse
+from fedmsg_relay.checks.networks import Allowed, parse
+from fedmsg_relay.daemon.access import Access
+from fedmsg_relay.daemon.loop import Loop
 
 from tests.conftest import ROOT, wait_for
 from tests.support.ports import free_port
@@ -74,7 +74,7 @@ def test_link_local_addresses_that_nobody_names_are_refused(address: str) -> Non
 
 
 OWN = """
-from fedmsg_relay.networks import Allowed, parse
+from fedmsg_relay.checks.networks import Allowed, parse
 allowed = Allowed([parse("10.9.0.0/24")], ["*"])
 assert "fe80::5%lo" in allowed
 assert "fe80::6%lo" not in allowed

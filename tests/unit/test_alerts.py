@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import yaml
-from fedmsg_relay import metrics
-from fedmsg_relay.health import Feed, JournalFile
+from fedmsg_relay.backlog import metrics
+from fedmsg_relay.backlog.health import Feed, JournalFile
 
 from tests.conftest import ROOT
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fedmsg_relay import health, metrics, query, replay, words
-from fedmsg_relay import journal as journal_module
-from fedmsg_relay.health import Feed
-from fedmsg_relay.journal import Journal, JournalReader, Row
+from fedmsg_relay.backlog import client, health, metrics, query, words
+from fedmsg_relay.backlog.health import Feed
+from fedmsg_relay.journal import store as journal_module
+from fedmsg_relay.journal.store import Journal, JournalReader, Row
 from prometheus_client.parser import text_string_to_metric_families
 
 NOW = 10_000.5
@@ -443,12 +443,12 @@ class TestReplay:
         [("90", 90), ("90s", 90), ("10m", 600), ("1.5h", 5400), ("2d", 172800), ("0", 0)],
     )
     def test_seconds(self, text: str, length: float) -> None:
-        assert replay.seconds(text) == length
+        assert client.seconds(text) == length
 
     @pytest.mark.parametrize("text", ["", "m", "10 minutes", "-5m", "nan", "infd", "1w"])
     def test_no_seconds(self, text: str) -> None:
         with pytest.raises(ValueError):
-            replay.seconds(text)
+            client.seconds(text)
 
     @pytest.mark.parametrize(
         ("address", "url"),
@@ -462,4 +462,4 @@ class TestReplay:
         ],
     )
     def test_url_of(self, address: str, url: str) -> None:
-        assert replay.url_of(address) == url
+        assert client.url_of(address) == url

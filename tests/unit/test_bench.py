@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fedmsg_relay.wire import Checker
+from fedmsg_relay.checks.wire import Checker
 
 from bench import document, messages, results
 from bench.document import MARKS

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from fedmsg_relay import journal as journal_module
-from fedmsg_relay.clock import LASTING, Clock
-from fedmsg_relay.journal import Journal, JournalReader, Row
+from fedmsg_relay.journal import store as journal_module
+from fedmsg_relay.journal.clock import LASTING, Clock
+from fedmsg_relay.journal.store import Journal, JournalReader, Row
 
 DAY = 86400.0
 YEAR = 365 * DAY

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fedmsg_relay import query
-from fedmsg_relay.index import Index
-from fedmsg_relay.journal import Journal, JournalReader, Row
+from fedmsg_relay.backlog import query
+from fedmsg_relay.backlog.index import Index
+from fedmsg_relay.journal.store import Journal, JournalReader, Row
 
 NOW = 2_000_000_000.5
 

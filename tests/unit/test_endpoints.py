@@ -6,8 +6,9 @@ import socket
 from pathlib import Path
 
 import pytest
-from fedmsg_relay import endpoints, ports, preflight
+from fedmsg_relay import endpoints, preflight
 from fedmsg_relay.config import complete
+from fedmsg_relay.daemon import ports
 from fedmsg_relay.errors import ConfigError
 
 from tests.support.ports import free_port

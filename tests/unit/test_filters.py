@@ -236,6 +236,16 @@ class TestReleaseFiles:
             assert differs(content, found[path])
             assert not differs(content + b"\n", found[path])
 
+    def test_files_below_a_folder_keep_their_places(self, tmp_path: Path) -> None:
+        for name in ("a.py", "room/a.py", "room/__pycache__/a.pyc", "README"):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_text(name)
+        found = of_file("release_files")([str(tmp_path)], "/x/pkg", whole=True)
+        assert {path: file["content"] for path, file in found.items()} == {
+            "/x/pkg/a.py": "a.py",
+            "/x/pkg/room/a.py": "room/a.py",
+        }
+
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_name_of_a_file_is_that_of_its_filter(name: str) -> None:

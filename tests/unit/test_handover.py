@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
-from fedmsg_relay import handover
-from fedmsg_relay.handover import HandedOver, export
-from fedmsg_relay.journal import Journal, JournalError, JournalReader, Row, Stored
+from fedmsg_relay.journal import handover
+from fedmsg_relay.journal.handover import HandedOver, export
+from fedmsg_relay.journal.store import Journal, JournalError, JournalReader, Row, Stored
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

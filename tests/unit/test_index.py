@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fedmsg_relay import index as index_module
-from fedmsg_relay import postings, query, words
-from fedmsg_relay.index import Index, NoIndex
-from fedmsg_relay.journal import Journal, JournalReader, Row
+from fedmsg_relay.backlog import index as index_module
+from fedmsg_relay.backlog import postings, query, words
+from fedmsg_relay.backlog.index import Index, NoIndex
+from fedmsg_relay.journal.store import Journal, JournalReader, Row
 
 from tests.support.waiting import patient, wait_for
 

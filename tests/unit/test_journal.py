@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fedmsg_relay import journal as journal_module
-from fedmsg_relay.journal import Journal, JournalError, JournalReader, Row
+from fedmsg_relay.journal import store as journal_module
+from fedmsg_relay.journal.store import Journal, JournalError, JournalReader, Row
 
 from ..conftest import environment
 
@@ -75,7 +75,7 @@ class TestAppend:
     def test_is_there_after_the_process_was_killed(self, path: str) -> None:
         source = """if True:
             import os, sys
-            from fedmsg_relay.journal import Journal, Row
+            from fedmsg_relay.journal.store import Journal, Row
             journal = Journal(sys.argv[1], 1e6, 1 << 30)
             seqs = journal.append([Row(1.0, "t", f"id-{n}", b"{}") for n in range(1, 501)])
             os.write(1, b"%d" % seqs[-1])
@@ -124,7 +124,7 @@ class TestAppend:
         """A file that may not grow further is as near as one gets to a full disk without one."""
         source = """if True:
             import resource, sys
-            from fedmsg_relay.journal import Journal, JournalError, Row
+            from fedmsg_relay.journal.store import Journal, JournalError, Row
             journal = Journal(sys.argv[1], 1e6, 1 << 30)
             def rows(begin, count=50):
                 return [Row(1.0, "t", f"id-{n}", bytes(1000)) for n in range(begin, begin + count)]

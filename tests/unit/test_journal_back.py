@@ -9,7 +9,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from fedmsg_relay.journal import Journal, JournalReader, Row
+from fedmsg_relay.journal.store import Journal, JournalReader, Row
 
 from tests.conftest import ROOT
 
@@ -18,7 +18,7 @@ OLDER = ROOT / "molecule/upgrade/files/older-release.tar.gz"
 # What the older release says of the journal when it opens it.
 OPEN = """
 import sys
-from fedmsg_relay.journal import Journal, Row
+from fedmsg_relay.journal import Journal, Row  # where that release has it
 journal = Journal(sys.argv[1], 1e9, 1 << 30)
 print(journal.moved_aside, journal.last_seq, journal.recall("listeners"))
 print(journal.append([Row(2000.0, "t", "m-new", b"new")]), journal.find(["m-1", "m-12"]))

@@ -7,7 +7,7 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fedmsg_relay.journal import PAGE, Journal, JournalReader, Row
+from fedmsg_relay.journal.store import PAGE, Journal, JournalReader, Row
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

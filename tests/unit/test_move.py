@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fedmsg_relay.journal import Journal, Row
+from fedmsg_relay.journal.store import Journal, Row
 
 from tests.conftest import ROOT, free_port
 from tests.support.ports import server

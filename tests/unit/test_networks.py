@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 
 import pytest
-from fedmsg_relay import endpoints, networks
+from fedmsg_relay import endpoints
+from fedmsg_relay.checks import networks
+from fedmsg_relay.checks.networks import LINES, NAMED, Allowed, Refusals, parse
 from fedmsg_relay.config import complete
 from fedmsg_relay.errors import ConfigError
-from fedmsg_relay.networks import LINES, NAMED, Allowed, Refusals, parse
 from fedmsg_relay.preflight import check_addresses
 
 

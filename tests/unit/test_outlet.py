@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import zmq
-from fedmsg_relay.outlet import Outlet
+from fedmsg_relay.daemon.outlet import Outlet
 
 from tests.support.ports import free_address
 from tests.support.waiting import wait_for

@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 import zmq
-from fedmsg_relay import config, progress, senders
-from fedmsg_relay.desk import Desk
-from fedmsg_relay.inbound import BATCH_BYTES, Inbound
-from fedmsg_relay.passing import Passing
-from fedmsg_relay.skipping import MANY
-from fedmsg_relay.wire import AT_A_GLANCE, CLOSELY, Checker
+from fedmsg_relay import config, tcp_progress
+from fedmsg_relay.checks.wire import AT_A_GLANCE, CLOSELY, Checker
+from fedmsg_relay.daemon import senders
+from fedmsg_relay.daemon.desk import Desk
+from fedmsg_relay.daemon.inbound import BATCH_BYTES, Inbound
+from fedmsg_relay.daemon.passing import Passing
+from fedmsg_relay.daemon.skipping import MANY
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -207,5 +208,5 @@ def relayed(way: Way) -> int:
 def arrived(port: int) -> int:
     """Bytes that libzmq has read from all connections to this port of this process."""
     fds = [int(name) for name in os.listdir("/proc/self/fd")]
-    theirs = [fd for fd in fds if senders.own_port(fd) == port and progress.peer_address(fd)]
+    theirs = [fd for fd in fds if senders.own_port(fd) == port and tcp_progress.peer_address(fd)]
     return sum(senders.bytes_read(fd) or 0 for fd in theirs)

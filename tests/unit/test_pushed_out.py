@@ -10,11 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from fedmsg_relay import health, log, metrics, recorder
+from fedmsg_relay import log
+from fedmsg_relay.backlog import health, metrics
+from fedmsg_relay.backlog.health import Feed
 from fedmsg_relay.config import DEFAULTS
-from fedmsg_relay.health import Feed
-from fedmsg_relay.journal import Row
-from fedmsg_relay.recorder import Recorder
+from fedmsg_relay.journal import recorder
+from fedmsg_relay.journal.recorder import Recorder
+from fedmsg_relay.journal.store import Row
 
 from tests.support.waiting import wait_for
 

@@ -33,6 +33,7 @@ class Machine:
         package.mkdir(parents=True, exist_ok=True)
         (package / "__init__.py").write_text(f'__version__ = "{version}"\n')
         for name, content in modules.items():
+            (package / name).parent.mkdir(exist_ok=True)
             (package / f"{name}.py").write_text(content)
         self.config.write_text(f"config = {version!r}\n")
         return said
@@ -67,6 +68,18 @@ def machine(tmp_path: Path) -> Machine:
 def test_first_deploy_has_nothing_to_keep(machine: Machine) -> None:
     assert machine.deploy("1", "a") == ""
     assert machine.look() == {"kept": False}
+
+
+def test_the_schema_is_found_in_either_kind_of_release(machine: Machine) -> None:
+    """The package of 0.1.0 had no rooms."""
+    machine.deploy("1", "a", journal="SCHEMA_VERSION = 2\n")
+    machine.deploy("2", "b", **{"journal/store": "SCHEMA_VERSION = 3\n"})
+    (machine.library / "fedmsg_relay/journal.py").unlink()
+    machine.ask("close")
+    assert machine.look()["schema"] == {"now": 3, "kept": 2}
+    machine.ask("restore", "c")
+    assert machine.look()["schema"] == {"now": 2, "kept": 3}
+    assert not (machine.library / "fedmsg_relay/journal").exists()
 
 
 def test_put_back_and_forward_again(machine: Machine) -> None:

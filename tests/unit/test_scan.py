@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 import pytest
-from fedmsg_relay import wire
-from fedmsg_relay.scan import NotJSON, Scanned, Scanner, TooDeep
+from fedmsg_relay.checks import wire
+from fedmsg_relay.checks.scan import NotJSON, Scanned, Scanner, TooDeep
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 
-from fedmsg_relay.seen import Seen
+from fedmsg_relay.backlog.seen import Seen
 
 
 def test_every_id_is_new_once() -> None:

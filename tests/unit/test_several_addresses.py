@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 import zmq
 from fedmsg_relay import config as global_config
-from fedmsg_relay import diagnosis, sockets
-from fedmsg_relay import submitter as submitter_module
-from fedmsg_relay.polling import Poller
-from fedmsg_relay.publisher import Publisher
-from fedmsg_relay.submitter import Submitter
+from fedmsg_relay import sockets
+from fedmsg_relay.publishing import diagnosis
+from fedmsg_relay.publishing import submit_client as submitter_module
+from fedmsg_relay.publishing.inbound_client import InboundClient
+from fedmsg_relay.publishing.polling import Poller
+from fedmsg_relay.publishing.submit_client import SubmitClient
 
 from tests.support.ports import free_address, server
 from tests.support.waiting import wait_for
@@ -62,10 +63,10 @@ def name(monkeypatch: pytest.MonkeyPatch, addresses: list[str]) -> None:
 
 
 def ready_after(monkeypatch: pytest.MonkeyPatch, port: int, addresses: list[str]) -> float | None:
-    """Seconds until a Submitter is ready that knows the relay by a name of these addresses."""
+    """Seconds until a SubmitClient is ready that knows the relay by a name of these addresses."""
     name(monkeypatch, addresses)
     started = time.monotonic()
-    one = Submitter(f"tcp://relay.example:{port}", global_config.complete({}))
+    one = SubmitClient(f"tcp://relay.example:{port}", global_config.complete({}))
     try:
         while not one.is_ready():
             now = time.monotonic()
@@ -127,7 +128,7 @@ def test_an_inbound_address_is_the_one_that_answers(name_of_two: Callable[[int],
         bound.linger = 0
         bound.bind(free_address())
         bound.setsockopt(zmq.SUBSCRIBE, b"")
-        one = Publisher(context, name_of_two(port_of(bound)), global_config.complete({}))
+        one = InboundClient(context, name_of_two(port_of(bound)), global_config.complete({}))
         try:
             # It subscribes when its thread looks.
             wait_for(lambda: not bound.poll(0) and one.is_ready())

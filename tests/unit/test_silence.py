@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 import zmq
-from fedmsg_relay import listeners, progress
-from fedmsg_relay.outlet import Outlet
+from fedmsg_relay import tcp_progress
+from fedmsg_relay.daemon import listeners
+from fedmsg_relay.daemon.outlet import Outlet
 
 
 def test_one_look_after_a_long_pause_says_little(
@@ -21,8 +22,8 @@ def test_one_look_after_a_long_pause_says_little(
     found._accepted[7], found._by_fd[7] = listener.address, listener
     now = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    asked = progress.Progress(0, False, silent=100.0, is_asked=True)
-    monkeypatch.setattr(progress, "of", lambda fd: asked)
+    asked = tcp_progress.Progress(0, False, silent=100.0, is_asked=True)
+    monkeypatch.setattr(tcp_progress, "of", lambda fd: asked)
     now += 30  # in which nobody looked
     found.survey()
     assert listener.asked_for <= 1
@@ -30,7 +31,7 @@ def test_one_look_after_a_long_pause_says_little(
         now += 0.5
         found.survey()
     assert 14 < listener.asked_for < 17
-    monkeypatch.setattr(progress, "of", lambda fd: asked._replace(is_asked=False))
+    monkeypatch.setattr(tcp_progress, "of", lambda fd: asked._replace(is_asked=False))
     found.survey()
     assert not listener.asked_for
     found.close()

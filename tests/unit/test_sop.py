@@ -16,7 +16,10 @@ from typing import Any
 
 import pytest
 import yaml
-from fedmsg_relay import config, logger, outbound, probe, recorder, tail, wire
+from fedmsg_relay import config, logger, probe, tail
+from fedmsg_relay.checks import wire
+from fedmsg_relay.daemon import outbound
+from fedmsg_relay.journal import recorder
 
 from tests.conftest import ROOT
 
@@ -358,7 +361,7 @@ def test_the_probe_s_limits(capsys: pytest.CaptureFixture[str]) -> None:
     assert re.search(r"--critical MS\s+round trip \(2000", offered)
 
 
-PROGRAMS = [ROOT / "relay.py", *sorted((ROOT / "files/fedmsg_relay").glob("*.py"))]
+PROGRAMS = [ROOT / "relay.py", *sorted((ROOT / "files/fedmsg_relay").rglob("*.py"))]
 
 
 def strings(*paths: Path) -> str:
@@ -386,7 +389,7 @@ def strings(*paths: Path) -> str:
 def test_the_probe_s_words(words: str) -> None:
     assert f"|`{words}`" in SOURCE
     if words != "connection refused":  # the system's own
-        files = ("probe", "diagnosis", "endpoints")
+        files = ("probe", "publishing/diagnosis", "endpoints")
         assert words in strings(*(ROOT / f"files/fedmsg_relay/{name}.py" for name in files))
 
 
@@ -419,7 +422,7 @@ def test_the_relay_s_words(words: str) -> None:
 )
 def test_the_words_of_health(words: str) -> None:
     assert re.search(rf"`[^`]*{words.strip()}`", TEXT)
-    assert words in strings(ROOT / "files/fedmsg_relay/health.py")
+    assert words in strings(ROOT / "files/fedmsg_relay/backlog/health.py")
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from fedmsg_relay import quota
 from fedmsg_relay.errors import SpoolError
-from fedmsg_relay.spool import Spool, decoded
+from fedmsg_relay.publishing import quota
+from fedmsg_relay.publishing.spool import Spool, decoded
 
 from tests.conftest import environment
 from tests.support.programs import Child
@@ -49,7 +49,7 @@ def test_names_sort_by_time_even_if_the_clock_is_set_back(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     times = iter([5_000, 5_000, 3, 4, 6_000])
-    monkeypatch.setattr("fedmsg_relay.spool.time.time_ns", lambda: next(times))
+    monkeypatch.setattr("fedmsg_relay.publishing.spool.time.time_ns", lambda: next(times))
     spool = Spool(str(directory), ROOM)
     bodies = [b"%d" % n for n in range(5)]
     for body in bodies:
@@ -59,7 +59,7 @@ def test_names_sort_by_time_even_if_the_clock_is_set_back(
 
 def test_processes_at_once_do_not_meet(directory: Path) -> None:
     script = (
-        "import sys\nfrom fedmsg_relay.spool import Spool\n"
+        "import sys\nfrom fedmsg_relay.publishing.spool import Spool\n"
         "spool = Spool(sys.argv[1], 1 << 30)\n"
         "for n in range(50): spool.write(b't', b'%d' % n)\n"
     )
@@ -130,7 +130,7 @@ def test_what_cannot_be_finished_leaves_nothing_behind(
 ) -> None:
     """A limit on the size of files is as near to a full disk as a test comes without one."""
     script = (
-        "import resource, signal, sys\nfrom fedmsg_relay.spool import Spool\n"
+        "import resource, signal, sys\nfrom fedmsg_relay.publishing.spool import Spool\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
         "Spool(sys.argv[1], 1 << 30).write(b't', b'x' * 5000)\n"

@@ -16,10 +16,19 @@ from typing import Any
 import pytest
 import zmq
 from fedmsg_relay import config as global_config
-from fedmsg_relay import delivery, endpoints
-from fedmsg_relay.delivery import ACKED, FAILED, HANDED, REFUSED, SPOOLED, Delivery, Outcome
+from fedmsg_relay import endpoints
 from fedmsg_relay.errors import PublishError
-from fedmsg_relay.spool import Spool, decoded
+from fedmsg_relay.publishing import delivery
+from fedmsg_relay.publishing.delivery import (
+    ACKED,
+    FAILED,
+    HANDED,
+    REFUSED,
+    SPOOLED,
+    Delivery,
+    Outcome,
+)
+from fedmsg_relay.publishing.spool import Spool, decoded
 
 from tests.conftest import free_port, wait_for
 from tests.support.ports import server

@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 import zmq
 from fedmsg_relay import config as global_config
-from fedmsg_relay import submitter as submitter_module
-from fedmsg_relay import zmtp
-from fedmsg_relay.delivery import SPOOLED, Delivery, Outcome
 from fedmsg_relay.errors import PublishError
-from fedmsg_relay.polling import Poller
-from fedmsg_relay.spool import Spool
-from fedmsg_relay.submitter import Submitter
+from fedmsg_relay.publishing import submit_client as submitter_module
+from fedmsg_relay.publishing import zmtp
+from fedmsg_relay.publishing.delivery import SPOOLED, Delivery, Outcome
+from fedmsg_relay.publishing.polling import Poller
+from fedmsg_relay.publishing.spool import Spool
+from fedmsg_relay.publishing.submit_client import SubmitClient
 
 from tests.conftest import free_port, wait_for
 from tests.support.ports import server
@@ -64,15 +64,15 @@ def peer() -> Iterator[Peer]:
     made.close()
 
 
-MakeSubmitter = Callable[..., Submitter]
+MakeSubmitter = Callable[..., SubmitClient]
 
 
 @pytest.fixture
 def submitter() -> Iterator[MakeSubmitter]:
-    made: list[Submitter] = []
+    made: list[SubmitClient] = []
 
-    def make(endpoint: str, **keys: Any) -> Submitter:
-        made.append(Submitter(endpoint, global_config.complete(keys)))
+    def make(endpoint: str, **keys: Any) -> SubmitClient:
+        made.append(SubmitClient(endpoint, global_config.complete(keys)))
         return made[-1]
 
     yield make
@@ -80,7 +80,7 @@ def submitter() -> Iterator[MakeSubmitter]:
         one.close()
 
 
-def turn(*submitters: Submitter) -> None:
+def turn(*submitters: SubmitClient) -> None:
     """Wait as Delivery does, but not for long."""
     poller = Poller()
     for one in submitters:
@@ -88,7 +88,7 @@ def turn(*submitters: Submitter) -> None:
     poller.wait(5)
 
 
-def until(condition: Callable[[], Any], *submitters: Submitter) -> Any:
+def until(condition: Callable[[], Any], *submitters: SubmitClient) -> Any:
     def is_true() -> Any:
         turn(*submitters)
         return condition()
@@ -96,7 +96,7 @@ def until(condition: Callable[[], Any], *submitters: Submitter) -> Any:
     return wait_for(is_true)
 
 
-def answers(submitter: Submitter, count: int) -> list[tuple[int, dict[str, Any]]]:
+def answers(submitter: SubmitClient, count: int) -> list[tuple[int, dict[str, Any]]]:
     found: list[tuple[int, dict[str, Any]]] = []
 
     def are_all_here() -> bool:
@@ -129,7 +129,7 @@ class TestLibzmq:
         one = submitter(f"tcp://127.0.0.1:{port}")
         until(one.is_ready, one)
         body = os.urandom(size)
-        assert one.submit(17, b"topic", body)
+        assert one.send(17, b"topic", body)
         frames: list[bytes] = []
 
         def arrived() -> bool:
@@ -209,7 +209,7 @@ class TestPeers:
             turn(one)
             one.is_lost()
         until(one.is_ready, one)
-        assert one.submit(1, b"t", b"b")
+        assert one.send(1, b"t", b"b")
         for octet in reply(b"1"):
             assert list(one.replies()) == []
             connection.sendall(bytes([octet]))
@@ -219,8 +219,8 @@ class TestPeers:
         one = submitter(peer.endpoint)
         connection = greeted_by(peer, one)
         body = os.urandom(12_000_000)
-        assert one.submit(1, b"t", body)
-        assert not one.submit(2, b"t", b"no room")
+        assert one.send(1, b"t", body)
+        assert not one.send(2, b"t", b"no room")
         assert one.in_flight == {1}
         poller = Poller()
         one.watch(poller)
@@ -237,7 +237,7 @@ class TestPeers:
 
         until(all_of_it, one)
         assert received == expected
-        assert one.submit(2, b"t", b"room again")
+        assert one.send(2, b"t", b"room again")
 
     def test_one_that_says_nothing_is_tried_again(
         self, submitter: MakeSubmitter, peer: Peer, monkeypatch: pytest.MonkeyPatch
@@ -259,7 +259,7 @@ class TestPeers:
     ) -> None:
         one = submitter(peer.endpoint)
         connection = greeted_by(peer, one)
-        assert one.submit(1, b"t", b"a") and one.submit(2, b"t", b"b")
+        assert one.send(1, b"t", b"a") and one.send(2, b"t", b"b")
         connection.sendall(reply(b"1") + garbage)
         assert answers(one, 1) == [(1, {"ok": True})]  # what came before it counts
         assert one.is_lost() and not one.is_ready()
@@ -276,14 +276,14 @@ class TestPeers:
     ) -> None:
         one = submitter(peer.endpoint)
         connection = greeted_by(peer, one)
-        assert one.submit(1, b"t", b"a")
+        assert one.send(1, b"t", b"a")
         one.flush()
         assert connection.recv(1000)
         connection.sendall(reply(b"1"))
         connection.close()
         assert answers(one, 1) == [(1, {"ok": True})]
         until(one.is_lost, one)
-        assert not one.submit(2, b"t", b"b")
+        assert not one.send(2, b"t", b"b")
 
     def test_what_is_submitted_at_once_leaves_together(
         self, submitter: MakeSubmitter, peer: Peer
@@ -292,7 +292,7 @@ class TestPeers:
         one = submitter(peer.endpoint)
         connection = greeted_by(peer, one)
         for key in range(10):
-            assert one.submit(key, b"t", b"b")
+            assert one.send(key, b"t", b"b")
         connection.setblocking(False)
         with pytest.raises(BlockingIOError):
             connection.recv(1)
@@ -304,7 +304,7 @@ class TestPeers:
     def test_replies_nobody_asked_for(self, submitter: MakeSubmitter, peer: Peer) -> None:
         one = submitter(peer.endpoint)
         connection = greeted_by(peer, one)
-        assert one.submit(3, b"t", b"a")
+        assert one.send(3, b"t", b"a")
         connection.sendall(
             reply(b"2")
             + reply(b"x")
@@ -403,7 +403,7 @@ def accepted(peer: Peer) -> bool:
 
 
 def greeted_by(
-    peer: Peer, one: Submitter, connection: socket.socket | None = None
+    peer: Peer, one: SubmitClient, connection: socket.socket | None = None
 ) -> socket.socket:
     """A connection that is past the handshake. The other side's greeting is read in its course."""
     connection = connection or peer.accept()

@@ -37,6 +37,7 @@ def deploy(package: Path, **modules: str | None) -> None:
         if content is None:
             Path(path).unlink()
         else:
+            Path(path).parent.mkdir(exist_ok=True)
             Path(path).write_text(content)
 
     switch(str(package), {f"{package}/{name}.py": text for name, text in modules.items()}, put)
@@ -90,6 +91,18 @@ def test_only_what_changes_is_written_anew(package: Path) -> None:
     assert sorted(contents(package)) == ["__init__.py", "one.py", "three.py"]
     assert (package / "one.py").stat().st_mtime_ns == unchanged
     assert list((package / "__pycache__").glob("three.*.pyc"))
+
+
+def test_a_folder_goes_with_the_last_file_in_it(package: Path) -> None:
+    release(package, "first")
+    deploy(package, **{"room/__init__": "", "room/one": "", "other/__init__": ""})
+    assert (package / "room/__pycache__").is_dir()
+    deploy(package, **{"room/__init__": None, "room/one": None})
+    assert not (package / "room").exists()
+    assert sorted(path.name for path in package.iterdir() if path.is_dir()) == [
+        "__pycache__",
+        "other",
+    ]
 
 
 @pytest.mark.parametrize("can_exchange", [True, False])

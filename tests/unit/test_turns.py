@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
-from fedmsg_relay.turns import NoTurn, Turn, Turns
+from fedmsg_relay.backlog.turns import NoTurn, Turn, Turns
 
 from tests.support.waiting import patient, wait_for
 

@@ -8,7 +8,7 @@ import time
 from contextlib import closing
 
 import pytest
-from fedmsg_relay import ports, web
+from fedmsg_relay.daemon import backlog_process, ports
 from fedmsg_relay.errors import StartError
 
 from tests.support.ports import free_port, server
@@ -24,37 +24,37 @@ def test_former_process_gets_a_moment_to_end(monkeypatch: pytest.MonkeyPatch) ->
 
         monkeypatch.setattr(ports, "holder", holder)
         host, port = held.getsockname()
-        with closing(web._bound(f"tcp://{host}:{port}")) as bound:
+        with closing(backlog_process._bound(f"tcp://{host}:{port}")) as bound:
             assert bound.getsockname() == (host, port)
 
 
 def test_any_other_stops_the_start_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ports, "holder", lambda *_: "process 7 (nginx) of user root")
-    monkeypatch.setattr(web, "FORMER", patient(100))
+    monkeypatch.setattr(backlog_process, "FORMER", patient(100))
     with server() as held, pytest.raises(StartError, match=r"held by process 7 \(nginx\)"):
-        web._bound("tcp://{}:{}".format(*held.getsockname()))
+        backlog_process._bound("tcp://{}:{}".format(*held.getsockname()))
 
 
 def test_former_process_that_stays_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ports, "holder", lambda *_: "process 7 (fedmsg-backlog) of user fedmsg")
-    monkeypatch.setattr(web, "FORMER", 0.05)
+    monkeypatch.setattr(backlog_process, "FORMER", 0.05)
     with server() as held, pytest.raises(StartError, match="held by process 7"):
-        web._bound("tcp://{}:{}".format(*held.getsockname()))
+        backlog_process._bound("tcp://{}:{}".format(*held.getsockname()))
 
 
 def test_no_waitress_is_said_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(StartError, match="install the package python3-waitress"):
-        web.Web([f"tcp://127.0.0.1:{free_port()}"], None, []).open()
-    web.Web([], None, []).open()
+        backlog_process.BacklogProcess([f"tcp://127.0.0.1:{free_port()}"], None, []).open()
+    backlog_process.BacklogProcess([], None, []).open()
 
 
 def test_one_that_ends_at_once_is_told_of_once_and_its_port_refuses(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(web, "CHILD", "raise SystemExit(7)")
+    monkeypatch.setattr(backlog_process, "CHILD", "raise SystemExit(7)")
     port = free_port()
-    of_http = web.Web([f"tcp://127.0.0.1:{port}"], None, [])
+    of_http = backlog_process.BacklogProcess([f"tcp://127.0.0.1:{port}"], None, [])
     of_http.open()
     try:
         for _ in range(3):
@@ -75,14 +75,14 @@ def test_one_that_ends_at_once_is_told_of_once_and_its_port_refuses(
 
 def test_it_answers_again_once_it_is_back() -> None:
     port = free_port()
-    of_http = web.Web([f"tcp://127.0.0.1:{port}"], None, [])
+    of_http = backlog_process.BacklogProcess([f"tcp://127.0.0.1:{port}"], None, [])
     of_http.open()
     try:
         assert of_http._child is not None
         of_http._child.kill()
         of_http._child.wait(patient(20))
         of_http.tell({})
-        of_http._started = time.monotonic() - web.RESTART
+        of_http._started = time.monotonic() - backlog_process.RESTART
         of_http.tell({})
 
         def answer() -> bytes:

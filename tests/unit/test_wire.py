@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from fedmsg_relay import wire
+from fedmsg_relay.checks import wire
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import suppress
 
 import pytest
-from fedmsg_relay import zmtp
-from fedmsg_relay.zmtp import Peer, ProtocolError
+from fedmsg_relay.publishing import zmtp
+from fedmsg_relay.publishing.zmtp import Peer, ProtocolError
 from hypothesis import given
 from hypothesis import strategies as st
 

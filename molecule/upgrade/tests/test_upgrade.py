@@ -30,11 +30,13 @@ SWITCHES = 2
 # a second, docs/delivery.adoc. That is one message at most of those that flow here.
 RESTARTS = 3
 
+PACKAGE = "/usr/local/lib/fedmsg-relay/fedmsg_relay/"
+SOURCE = bus.ROOT / "files/fedmsg_relay"
 # What a release before has had and this one has not, and a script of somebody else's beside it.
-GONE = ("/usr/local/lib/fedmsg-relay/fedmsg_relay/gone.py", "/usr/local/bin/fedmsg-gone")
+GONE = (f"{PACKAGE}gone.py", "/usr/local/bin/fedmsg-gone")
 MINE = "/usr/local/bin/fedmsg-mine"
 
-# As fedmsg_relay.journal has it, and SQLite's own from the file.
+# As fedmsg_relay.journal.store has it, and SQLite's own from the file.
 SCHEMA = f"import sqlite3; print(*sqlite3.connect('{JOURNAL}').execute('PRAGMA user_version'))"
 
 
@@ -129,7 +131,12 @@ def test_upgrade(numbered: flow.Flow, relay: Host, app01: Host, found: dict) -> 
     assert found["newer"] != found["older"]
     assert admin_is_obeyed(relay)
     for host in found["older"]:
-        assert set(found["older"][host]) - set(found["newer"][host]) == set(GONE)
+        gone = set(found["older"][host]) - set(found["newer"][host])
+        assert {path for path in gone if not path.startswith(PACKAGE)} == {GONE[1]}
+        # Exactly the modules of this release, wherever the older one had its own.
+        ours = (path.relative_to(SOURCE).as_posix() for path in SOURCE.rglob("*.py"))
+        there = {path for path in found["newer"][host] if path.startswith(PACKAGE)}
+        assert there == {PACKAGE + name for name in ours}
         assert MINE in found["newer"][host]
 
 

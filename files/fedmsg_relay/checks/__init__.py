@@ -1,0 +1,1 @@
+"""Decide what may pass, and who may connect."""

@@ -1,0 +1,1 @@
+"""The relay: take messages, check them, emit them to listeners, acknowledge them."""

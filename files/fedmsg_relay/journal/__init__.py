@@ -1,0 +1,1 @@
+"""Keep what was relayed, on disk, for as long as there is room."""
