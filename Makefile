@@ -2,7 +2,7 @@
 SHELL := bash
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint unit integration peer servers guard molecule sop sop-mutate sop-prove drill bench delivery docs clean
+.PHONY: help demo test test-all lint unit integration peer servers amqp guard molecule sop sop-mutate sop-prove drill bench delivery docs clean
 
 RUN := tools/setup/run
 # A part of the tests, a file or a name: make unit ARGS="-k wire", make molecule SCENARIO=default
@@ -14,6 +14,7 @@ UNIT_JOBS ?= -n 2 --dist loadfile
 INTEGRATION_JOBS ?= -n 4 --dist loadfile
 PEER_JOBS ?= -n 3 --dist loadfile
 SERVERS_JOBS ?= -n 3
+AMQP_JOBS ?= -n 2 --dist loadfile
 # How many times slower the relay shall be than it is: make test SLOW=10
 SLOW ?=
 export FEDMSG_TEST_SLOW := $(SLOW)
@@ -27,7 +28,7 @@ demo: ## boot three hosts, deploy to them, send messages and show them arrive
 	@$(RUN) tools/demo
 
 test: ## run all tests (but move and truth), or what a change touches: make test ARGS=changed
-	@tools/setup/packages venv lint faults servers docs hosts
+	@tools/setup/packages venv lint faults servers broker docs hosts
 	@$(RUN) tools/test $(ARGS)
 
 test-all: ## run all tests, move and truth too
@@ -53,6 +54,11 @@ servers: ## test the Python API in gunicorn, uWSGI, celery, gevent and asyncio, 
 	@tools/setup/packages venv servers
 	@FEDMSG_SERVERS_VENV=$$(tools/setup/venv servers) && export FEDMSG_SERVERS_VENV && \
 	  $(RUN) python -m pytest $(SERVERS_JOBS) $(or $(TESTS),tests/servers) $(ARGS)
+
+amqp: ## test the bridge to RabbitMQ with a broker and fedora-messaging
+	@tools/setup/packages venv broker
+	@FEDMSG_AMQP_VENV=$$(tools/setup/venv amqp) && export FEDMSG_AMQP_VENV && \
+	  $(RUN) python -m pytest $(AMQP_JOBS) $(or $(TESTS),tests/amqp) $(ARGS)
 
 guard: ## measure shortly whether the relay has become slower than it may be
 	@$(RUN) python -m pytest $(or $(TESTS),tests/guard) $(ARGS)

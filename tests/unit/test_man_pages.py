@@ -14,6 +14,8 @@ from tests.support.programs import ROOT, environment, module, run
 
 PAGES = sorted((ROOT / "files/man").iterdir())
 COMMANDS = {
+    "fedmsg-amqp-bridge": module("amqp_bridge"),
+    "fedmsg-amqp-verify": module("amqp_verify"),
     "fedmsg-logger": module("logger"),
     "fedmsg-probe": module("probe"),
     "fedmsg-relay": [sys.executable, str(ROOT / "relay.py")],

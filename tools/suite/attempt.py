@@ -16,7 +16,7 @@ from . import junit
 from .plan import LOGS, ROOT, Piece
 
 # Parts of pytest's alone, of which what failed can be run without the rest.
-OF_PYTEST = ("unit", "integration", "peer", "servers", "guard")
+OF_PYTEST = ("unit", "integration", "peer", "servers", "amqp", "guard")
 # `make test ARGS=changed` hands its variables on to every make below it.
 OF_ANOTHER_MAKE = ("ARGS", "TESTS", "SCENARIO", "MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES", "MAKELEVEL")
 # Seconds in which what is stopped can clean up.
