@@ -37,6 +37,8 @@ def test_each_command_has_its_manual_page(bus_host: Host) -> None:
         page = bus_host.file(f"/usr/local/share/man/man{section}/{command}.{section}")
         assert page.content_string.startswith(".TH ") or "\n.TH " in page.content_string
         assert (page.user, page.mode) == ("root", 0o644)
+    pages = bus_host.check_output("ls /usr/local/share/man/man? | grep ^fedmsg-").split()
+    assert sorted(page.rpartition(".")[0] for page in pages) == sorted(commands)
 
 
 def test_staging_leaves_nothing_behind(bus_host: Host) -> None:
