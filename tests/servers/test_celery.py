@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import signal
-
 from tests.support.waiting import wait_for
 
-from .publishers import Publishers, children
+from .publishers import Publishers
 
 TASKS = 1000
 
@@ -22,7 +19,9 @@ def test_prefork_under_load_and_restarts(publishers: Publishers) -> None:
         worker.wait_for(lambda: len(publishers.returned()) >= count, f"{count} tasks", 40)
 
     reach(200)
-    os.kill(children(worker)[0], signal.SIGKILL)
+    killed = publishers.bus.directory / "killed"
+    killed.touch()
+    worker.wait_for(lambda: not killed.exists(), "a task to be killed in", 40)
     reach(350)
     publishers.restart_relay()
     reach(500)

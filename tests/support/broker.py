@@ -32,12 +32,12 @@ log.file.level = info
 class Node:
     """One node. `start()` it, and `kill()` it in the end, port mapper and all."""
 
-    def __init__(self, directory: Path, more: str = "") -> None:
+    def __init__(self, directory: Path, more: str = "", plugins: str = "") -> None:
         self.directory = directory
         directory.mkdir(parents=True)
         self.port, self._distribution, self._mapper = free_port(), free_port(), free_port()
         self.name = f"bridge{self.port}@localhost"
-        (directory / "plugins").write_text("[].\n")
+        (directory / "plugins").write_text(f"[{plugins}].\n")
         (directory / "rabbit.conf").write_text(CONFIG.format(port=self.port, more=more))
         self._child: Child | None = None
         self._epmd: Child | None = None

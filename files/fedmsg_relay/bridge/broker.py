@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from typing import Any
 
@@ -105,6 +106,11 @@ def _told(error: BaseException, where: object) -> tuple[str, str] | None:
         return kind, f"{where} refuses: {error.reply_code} {error.reply_text}"
     if isinstance(error, exceptions.AMQPHeartbeatTimeout):
         return LOST, f"{where} gives no sign of life: it hangs, or the network is cut"
+    if isinstance(error, exceptions.AMQPError) and "SSLError(" in str(error):
+        # With TLS 1.3 the broker refuses our certificate only after the handshake.
+        found = re.search(r"\[SSL: (\w+)\]", str(error))
+        reason = found[1].lower().replace("_", " ") if found else _words(error)
+        return CERTIFICATE, f"{where}: TLS: {reason}"
     if isinstance(error, (exceptions.StreamLostError, exceptions.IncompatibleProtocolError)):
         return LOST, f"{where}: the connection was lost: {_words(error)}"
     if isinstance(error, OSError):

@@ -29,6 +29,18 @@ def test_config_is_readable_by_all_and_writable_by_root(bus_host: Host) -> None:
         assert "Ansible managed" in file.content_string
 
 
+def test_each_command_has_its_manual_page(bus_host: Host) -> None:
+    commands = bus_host.check_output("ls /usr/local/bin | grep ^fedmsg-").split()
+    assert len(commands) >= 3
+    for command in commands:
+        section = 8 if command == "fedmsg-relay" else 1
+        page = bus_host.file(f"/usr/local/share/man/man{section}/{command}.{section}")
+        assert page.content_string.startswith(".TH ") or "\n.TH " in page.content_string
+        assert (page.user, page.mode) == ("root", 0o644)
+    pages = bus_host.check_output("ls /usr/local/share/man/man? | grep ^fedmsg-").split()
+    assert sorted(page.rpartition(".")[0] for page in pages) == sorted(commands)
+
+
 def test_staging_leaves_nothing_behind(bus_host: Host) -> None:
     assert bus_host.check_output("find / -xdev -name 'fedmsg-staged-*' 2>/dev/null || true") == ""
 

@@ -76,6 +76,7 @@ def test_only_relay_hosts_have_the_daemon(app01: Host, pkgs01: Host) -> None:
         for unit in (bus.UNIT, bus.SOCKETS):
             assert not host.file(f"/etc/systemd/system/{unit}").exists
         assert not host.file("/var/lib/fedmsg-relay").exists
+        assert not host.file("/usr/local/share/man/man8/fedmsg-relay.8").exists
 
 
 @pytest.mark.parametrize("unit", [bus.UNIT, "fedmsg-spool.service"])
