@@ -76,11 +76,11 @@ const here=document.activeElement,href=here&&here.getAttribute("href");
 document.querySelector("main").replaceWith(document.adoptNode(main));document.title=page.title;
 if(href)for(const each of document.querySelectorAll("main a"))
 if(each.getAttribute("href")===href){each.focus({preventScroll:true});break}
-seen=Date.now();document.getElementById("age").textContent="refreshed every 5 s";
+seen=Date.now();document.getElementById("age").textContent="Refreshed every 5 s.";
 }catch(error){document.getElementById("age").textContent=
-"not refreshed for "+Math.round((Date.now()-seen)/1000)+" s: the relay's page does not answer"}
+"Not refreshed for "+Math.round((Date.now()-seen)/1000)+" s: the relay's page does not answer."}
 setTimeout(again,5000)};
-document.getElementById("age").textContent="refreshed every 5 s";setTimeout(again,5000)})()
+document.getElementById("age").textContent="Refreshed every 5 s.";setTimeout(again,5000)})()
 """
 
 
