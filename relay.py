@@ -88,9 +88,8 @@ class Relay:
         self._senders = Senders([*addresses.inbound, *addresses.submit], addresses.outbound)
         self._passing = Passing(*parts, self._senders)
         self._submit: Submit | None = None
-        self._web = BacklogProcess(
-            list(addresses.http), config["relay_journal"], config["relay_allow"]
-        )
+        of_http = [config[f"relay_{key}"] for key in ("journal", "allow", "sop")]
+        self._web = BacklogProcess(list(addresses.http), *of_http)
         self._loop = Loop(self._account.enter_internal_error)
         self._loop.every(LOOK, self._senders.look)
         self._access = access.of(config, addresses.hosts, self._context, self._loop)

@@ -51,6 +51,7 @@ DEFAULTS: Config = {
     "relay_journal_max_age": 7 * 24 * 3600,
     "relay_journal_max_bytes": 1 << 30,
     "relay_http": [],
+    "relay_sop": None,  # where the SOP is, for the links of the status page
     "relay_hold_max": None,  # what the reconnect intervals ask for, 2 or more
     "publisher_spool": None,
     "publisher_spool_max_bytes": 1 << 30,
@@ -147,9 +148,21 @@ def complete(merged: Config) -> Config:
     for key in _PATHS:
         if config[key] is not None and not (isinstance(config[key], str) and config[key]):
             raise ConfigError(f"config key {key!r} must be a path, not {config[key]!r}")
+    _check_link("relay_sop", config["relay_sop"])
     if not isinstance(config["logging"], dict):
         raise ConfigError(f"config key 'logging' must be a dict, not {config['logging']!r}")
     return config
+
+
+def _check_link(key: str, value: object) -> None:
+    """A page in a browser leads there: nothing but an address of the web. Raises ConfigError."""
+    if value is None:
+        return
+    text = value if isinstance(value, str) else ""
+    if not text.startswith(("https://", "http://")) or " " in text or not text.isprintable():
+        raise ConfigError(
+            f"config key {key} must be a link such as https://HOST/sop.html, not {value!r}"
+        )
 
 
 def as_list(key: str, value: object) -> list[str]:

@@ -124,6 +124,10 @@ def test_a_given_path_is_all_that_is_read(upstream_order: Path) -> None:
         ("config = {'io_threads': 0}", "'io_threads' must be a whole number of at least 1"),
         ("config = {'environment': ''}", "'environment' must be a string"),
         ("config = {'relay_log': 5}", "'relay_log' must be a path"),
+        ("config = {'relay_sop': 'sop.html'}", "relay_sop must be a link such as"),
+        ("config = {'relay_sop': 'javascript:1'}", "relay_sop must be a link such as"),
+        ("config = {'relay_sop': 'https://x/a b'}", "relay_sop must be a link such as"),
+        ("config = {'relay_sop': ['https://x/']}", "relay_sop must be a link such as"),
         ("config = {'logging': 'INFO'}", "'logging' must be a dict"),
     ],
 )

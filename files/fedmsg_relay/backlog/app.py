@@ -1,4 +1,4 @@
-"""The relay over HTTP: `/raw` and `/id`, as datagrepper has them, `/health` and `/metrics`.
+"""The relay over HTTP: status page, `/raw` and `/id` as datagrepper has, `/health`, `/metrics`.
 
 A process of its own, `python3 -m fedmsg_relay.backlog`, which the relay starts: Python runs one
 thread of a process at a time, and no request may take that time from the thread of the sockets. It
@@ -25,7 +25,7 @@ from typing import Any, Callable
 from .. import process
 from ..checks import networks
 from ..journal.store import JournalError, JournalReader
-from . import health, query
+from . import health, query, status_page
 from .health import Feed
 from .index import Index, NotYet
 from .turns import NoTurn, Turn, Turns
@@ -56,15 +56,6 @@ NICE = 10
 OOM_SCORE = 500
 
 JSON = "application/json"
-PLAIN = "text/plain; charset=utf-8"
-
-INDEX = b"""\
-/raw      messages of the backlog: start, end, delta, rows_per_page, page, order, topic, user,
-          category, not_topic, not_user, not_category, contains, strict
-/id       one message: id, strict
-/health   whether all is well, as JSON; status 503 when it is not
-/metrics  the same and more, for Prometheus
-"""
 
 # Headers that say how an answer is to be taken.
 STRICT, STRICT_MEANS = "X_Fedmsg_Strict", "NaN and Infinity are null"
@@ -97,8 +88,13 @@ class Backlog:
     """
 
     def __init__(
-        self, feed: Feed, journal: str | None, unread: Callable[[str], tuple[int, int]]
+        self,
+        feed: Feed,
+        journal: str | None,
+        unread: Callable[[str], tuple[int, int]],
+        sop: str | None = None,
     ) -> None:
+        self._sop = sop
         self._feed = feed
         self._journal = journal
         self._index = None if journal is None else Index(journal)
@@ -112,7 +108,7 @@ class Backlog:
         if self._index is not None:
             self._index.start()
         self._answers: dict[str, Callable[[str, str], Answer]] = {
-            "/": lambda *_: Answer("200 OK", [INDEX], PLAIN),
+            "/": self._status,
             "/raw": self._raw,
             "/id": self._id,
             "/health": self._health,
@@ -208,6 +204,34 @@ class Backlog:
         if strict:
             return Answer("200 OK", [_strict(stored.body)], **{STRICT: STRICT_MEANS})
         return Answer("200 OK", [stored.body])
+
+    def _status(self, _: str, __: str) -> Answer:
+        error = self._journal_file()[1]
+        messages: list[status_page.Passed] = []
+        if self._journal is not None and error is None:
+            try:
+                messages = self._newest()
+            except JournalError as trouble:
+                error = str(trouble)
+        text = status_page.render(self._feed, error, messages, self._sop)
+        return Answer("200 OK", [text], status_page.CONTENT_TYPE, **status_page.HEADERS)
+
+    def _newest(self) -> list[status_page.Passed]:
+        """The last messages, newest first. Large ones are not read for their senders."""
+        reader = self._reader()
+        try:
+            last = reader.bounds()[1]
+            newest = []
+            sizes = dict(reader.sizes_between(last - status_page.MOST_MESSAGES + 1, last))
+            small = [seq for seq, size in sizes.items() if size <= status_page.LARGEST_READ]
+            bodies = reader.bodies(small)
+            for received, seq, topic in reader.topics(list(sizes)):
+                newest.append(
+                    status_page.Passed(received, topic, status_page.sender(bodies.get(seq, b"")))
+                )
+            return newest[::-1]
+        finally:
+            reader.close()
 
     def _health(self, _: str, __: str) -> Answer:
         report = health.report(self._feed, self._journal_file()[1])
@@ -354,6 +378,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--journal", metavar="PATH", help="the relay's journal")
     parser.add_argument("--allow", action="append", metavar="NETWORK", help="default: everybody")
+    parser.add_argument("--sop", metavar="URL", help="where the SOP is, for links to its sections")
     parser.add_argument("fds", metavar="FD", type=int, nargs="+", help="a listening TCP socket")
     args = parser.parse_args(argv)
     process.set_name(NAME)
@@ -376,6 +401,6 @@ def main(argv: list[str] | None = None) -> int:
     bound = [each.getsockname()[0] for each in listening]
     allowed = networks.Allowed([networks.parse(text) for text in args.allow or []], bound)
     unread = server.Unread()
-    application = Backlog(feed, args.journal, unread)
+    application = Backlog(feed, args.journal, unread, args.sop)
     server.serve(application, listening, allowed, feed.refusals, unread)
     return 0

@@ -57,10 +57,13 @@ logger = logging.getLogger(log.NAME)
 
 
 class BacklogProcess:
-    """The child of one relay. Without addresses there is none."""
+    """The child of one relay. Without addresses there is none. `sop`: where its page links to."""
 
-    def __init__(self, addresses: list[str], journal: str | None, allow: list[str]) -> None:
+    def __init__(
+        self, addresses: list[str], journal: str | None, allow: list[str], sop: str | None = None
+    ) -> None:
         self._addresses = addresses
+        self._sop = sop
         self._allow = allow
         self._journal = journal
         self._sockets: list[socket.socket] = []
@@ -151,7 +154,8 @@ class BacklogProcess:
         allow = [f"--allow={network}" for network in self._allow]
         paths = ":".join([str(Path(__file__).parent.parent.parent), *filter(None, sys.path)])
         command = [sys.executable, "-I", "-c", CHILD, MODULE, paths]
-        command += [*journal, *allow, *map(str, fds)]
+        sop = [] if self._sop is None else [f"--sop={self._sop}"]
+        command += [*journal, *allow, *sop, *map(str, fds)]
         self._unsent = b""
         self._started = self._heard = time.monotonic()
         self._child = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=fds)

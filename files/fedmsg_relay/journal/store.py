@@ -697,6 +697,11 @@ class JournalReader:
         """The bodies of a few messages, by seq; without those that are gone by now."""
         return dict(self._some("SELECT seq, body FROM message", seqs))
 
+    def topics(self, seqs: Sequence[int]) -> list[tuple[float, int, str]]:
+        """When each of a few messages was received, its seq, and the first 256 of its topic."""
+        found = self._some("SELECT received, seq, substr(topic, 1, 256) FROM message", seqs)
+        return sorted(found, key=lambda row: int(row[1]))
+
     def msg_id(self, seq: int) -> str | None:
         """The msg_id of a message, or None if it is gone by now."""
         found = self._rows("SELECT msg_id FROM message WHERE seq = ?", seq)
