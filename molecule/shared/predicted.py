@@ -40,7 +40,9 @@ print(json.dumps({path: there(path) for path in json.load(sys.stdin)}))
 """
 SHOWN = "install | Show the files that differ from this release"
 DIRECTORIES = "install | Ensure the user and its directories exist"
-ENTRY = re.compile(r"^(/\S+): (?:(\d+) bytes, (\d{4}) root:root|a link to (\S+)), was (.*)$")
+ENTRY = re.compile(
+    r"^(/\S+): (?:(\d+) bytes, (\d{4}) root:root|a link to (\S+)|(removed)), was (.*)$"
+)
 # What is not of these roles and is replaced is backed up by a task that says so. The release that
 # is replaced is kept by another, with a mark that lasts as long as the deploy.
 BACK_UP = "install | Back up the files that the takeover replaces"
@@ -71,6 +73,7 @@ class File:
     unified: tuple[str, ...] | None = None
     size: int | None = None
     mode: str = ""
+    removed: bool = False
 
 
 @dataclass
@@ -152,6 +155,8 @@ def compare(
     for (host, path), file in said.files.items():
         was, is_now = texts[host][path], now[host][path]
         where = f"{host}: {path}"
+        if file.removed:
+            assert (was is not None, is_now) == (True, None), where
         if file.mode:
             assert after[host]["file"][path].split()[0].endswith(file.mode.lstrip("0")), where
         if file.size is not None:
@@ -239,9 +244,11 @@ def _of_text(text: str) -> Iterator[tuple[str, File]]:
     for start, end in zip(starts, [*starts[1:], len(lines)]):
         found = ENTRY.match(lines[start])
         assert found
-        path, size, mode, link, _ = found.groups()
+        path, size, mode, link, removed, _ = found.groups()
         unified = tuple(lines[start + 1 : end]) or None
-        if link:
+        if removed:
+            yield path, File(removed=True)
+        elif link:
             yield path, File(size=len(f"-> {link}"))
         else:
             yield path, File(size=int(size), mode=mode, unified=unified)
