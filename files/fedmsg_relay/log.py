@@ -7,6 +7,7 @@ or to standard error when that is unset. All handlers run on a thread of their o
 
 from __future__ import annotations
 
+import copy
 import logging
 import logging.config
 import logging.handlers
@@ -15,10 +16,11 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 from .config import DEFAULT_LOGGING, Config
 from .errors import ConfigError, FedmsgRelayError, StartError
+from .escapes import escaped, escaped_lines
 from .rate_limit import RateLimit
 
 NAME = "fedmsg.relay"
@@ -162,6 +164,10 @@ class _Writer(logging.handlers.QueueListener):
                 _file.try_again()
 
 
+# Only what it makes of exceptions.
+_exceptions = logging.Formatter()
+
+
 class _QueueHandler(logging.handlers.QueueHandler):
     """Gives a line up rather than wait when the queue is full, and says so on standard error."""
 
@@ -169,9 +175,27 @@ class _QueueHandler(logging.handlers.QueueHandler):
         super().__init__(backlog)
         self._limit = RateLimit(most=1)
 
+    def prepare(self, record: logging.LogRecord) -> Any:
+        """The line as it goes to every handler: what it tells of the bus cannot forge another."""
+        text = escaped(record.getMessage())
+        if record.exc_info:
+            text = f"{text}\n| {escaped_lines(_exceptions.formatException(record.exc_info))}"
+        if record.stack_info:
+            text = f"{text}\n| {escaped_lines(record.stack_info)}"
+        record = copy.copy(record)
+        record.msg, record.args = text, None
+        record.exc_info = record.exc_text = record.stack_info = None
+        return record
+
     def handleError(self, record: logging.LogRecord) -> None:
         if self._limit.allows("full"):
             print(f"log: {QUEUE_LENGTH} lines wait for the disk, lines are lost", file=sys.stderr)
+
+
+def is_on_a_terminal(logger: logging.Logger) -> bool:
+    """Whether a line of `logger` comes to be seen on one, wherever the config sends it."""
+    streams = [getattr(handler, "stream", None) for handler in _handlers_of(logger)]
+    return any(stream is not None and stream.isatty() for stream in streams)
 
 
 def _level_is_configured(logger: logging.Logger) -> bool:

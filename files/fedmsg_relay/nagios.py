@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from .escapes import escaped
+
 OK, WARNING, CRITICAL, UNKNOWN = range(4)
 WORDS = ("OK", "WARNING", "CRITICAL", "UNKNOWN")
 # What is known to be wrong is not made less urgent by what is not known.
@@ -31,7 +33,8 @@ class Report:
         self.perfdata += other.perfdata
 
     def line(self, name: str) -> str:
-        # A bar begins the perfdata, wherever it stands.
-        text = "; ".join(self.texts).replace("|", "/")
+        # A bar begins the perfdata, wherever it stands; a line end begins what Nagios hides. Relays
+        # and hubs answer what they like.
+        text = escaped("; ".join(self.texts)).replace("|", "/")
         data = f" | {' '.join(self.perfdata)}" if self.perfdata else ""
         return f"{name} {WORDS[self.status]} - {text}{data}"

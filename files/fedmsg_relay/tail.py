@@ -23,6 +23,7 @@ from .backlog.seen import Seen
 from .checks import signatures
 from .config import Config
 from .errors import ConfigError, FedmsgRelayError
+from .escapes import escaped
 
 NAME = "fedmsg-tail"
 # Upstream's commands all log under this name, which a config may send elsewhere.
@@ -143,7 +144,9 @@ class _Printer:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._output = logging.getLogger(LOGGER)
-        self._is_terminal = sys.stdout.isatty()
+        # These two have lines, and escapes of their own.
+        self._has_lines = config["pretty"] or config["really_pretty"]
+        self._is_terminal = log.is_on_a_terminal(self._output)
         self._exclude = _compiled("--exclude", config["exclusive_regexp"])
         self._include = _compiled("--include", config["inclusive_regexp"])
 
@@ -189,7 +192,7 @@ class _Printer:
                 return
         try:
             line = formatted(body, self._config)
-            if self._config["query"]:  # the other formats have escapes of their own
+            if self._config["query"] or not self._has_lines:
                 line = self._shown(line)
         except Exception as error:
             # Whatever it is, the message is here to be seen: print it as it came.
@@ -197,15 +200,6 @@ class _Printer:
             print(f"{NAME}: cannot format the next message: {error!r}", file=sys.stderr)
         if line:
             self._output.info("%s", line)
-
-
-def escaped(text: str) -> str:
-    """The text with what is not printed, line ends and marks of direction too, as Python has it."""
-    if text.isprintable():
-        return text
-    return "".join(
-        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
-    )
 
 
 def _tail(config: Config) -> None:
@@ -285,7 +279,7 @@ def _compiled(option: str, pattern: str) -> re.Pattern[str]:
 
 def _skip(frames: list[bytes], why: str) -> None:
     shown = b" ".join(frames)[:200]
-    print(f"{NAME}: message not shown, {why}: {shown!r}", file=sys.stderr, flush=True)
+    print(f"{NAME}: message not shown, {escaped(why)}: {shown!r}", file=sys.stderr, flush=True)
 
 
 def _date(timestamp: Any) -> Any:

@@ -146,7 +146,7 @@ def health(found: Mapping[str, Any], problems: list[str], good: list[str]) -> No
         said = answer.get("problems") if isinstance(answer, Mapping) else None
         if said is None:
             said = [found.get("content") or found.get("msg", "")]
-        problems.append(f"not healthy: {'; '.join(map(str, said))}")
+        problems.append(f"not healthy: {printable('; '.join(map(str, said)))}")
 
 
 def spooled(found: Mapping[str, int], spool: str, problems: list[str], good: list[str]) -> None:
@@ -163,11 +163,18 @@ def spooled(found: Mapping[str, int], spool: str, problems: list[str], good: lis
 
 def probed(probe: Mapping[str, Any], problems: list[str], good: list[str]) -> None:
     """Whether a message of this host has passed through every relay."""
-    said = str(probe.get("stdout", "")).strip()
+    said = printable(str(probe.get("stdout", "")).strip())
     if probe.get("rc", 127) in (0, 1):
         good.append(said)
     else:
         problems.append(said or str(probe.get("stderr") or probe.get("msg", "")).strip())
+
+
+def printable(text: str) -> str:
+    """What a host says, on one line that a terminal only prints: fedmsg_relay.escapes.escaped."""
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
+    )
 
 
 class FilterModule:

@@ -26,7 +26,17 @@ MakeListener = Callable[..., Listener]
 OURS = {
     f"fedmsg_relay.{name}"
     for name in (
-        *("address", "cli", "config", "errors", "logger", "lookup", "message", "publishing"),
+        *(
+            "address",
+            "cli",
+            "config",
+            "errors",
+            "escapes",
+            "logger",
+            "lookup",
+            "message",
+            "publishing",
+        ),
         *(f"publishing.{name}" for name in ("delivery", "polling", "publisher", "spool")),
         *(f"publishing.{name}" for name in ("submit_client", "zmtp")),
     )

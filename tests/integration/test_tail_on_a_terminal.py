@@ -10,7 +10,9 @@ import pytest
 import zmq
 
 from tests.conftest import Bus, Sender, environment
+from tests.support.ports import free_address
 from tests.support.programs import module
+from tests.support.waiting import wait_for
 
 # Harmless ones of each kind: an escape, a control character of C1, a line end, a mark of direction.
 MARKS = "\x1b[1m \x9b1m \r\n\u2028 \u202e \x00"
@@ -47,6 +49,23 @@ def test_on_a_terminal(bus: Bus, context: zmq.Context[Any], options: tuple[str, 
     assert r"\x1b" in output
     if options == QUERY:
         assert f"{SHOWN}, t.{SHOWN}\n" in output
+
+
+def test_a_service_that_publishes_no_object(bus: Bus, context: zmq.Context[Any]) -> None:
+    """Past the relay, which would make one of it."""
+    service = context.socket(zmq.PUB)
+    address = free_address()
+    service.bind(address)
+    bus.configure("z", endpoints={"passive": [address]})
+    command = [sys.executable, "-c", ON_A_TERMINAL, *module("tail")]
+    process = bus.start(*command, "--config-filename", str(bus.config_directory))
+
+    def is_there() -> bool:
+        service.send_multipart([b"t", json.dumps(MARKS).encode()])
+        return SHOWN in process.output
+
+    wait_for(is_there, what="its message")
+    assert "\x1b" not in process.output
 
 
 def test_really_pretty_has_no_escapes_but_those_of_its_colours(

@@ -18,6 +18,7 @@ from urllib.parse import urlencode
 from .. import message
 from ..config import Config
 from ..errors import FedmsgRelayError
+from ..escapes import escaped
 from ..message import Message
 from .seen import Seen
 
@@ -156,7 +157,8 @@ class _Relay:
             if status == http.client.OK:
                 try:
                     found = message.loads(text.decode())
-                    bodies = [body for body in found["raw_messages"] if "msg_id" in body]
+                    bodies = [each for each in found["raw_messages"] if isinstance(each, dict)]
+                    bodies = [body for body in bodies if "msg_id" in body]
                     return int(found["pages"]), bodies
                 except (ValueError, KeyError, TypeError, RecursionError):
                     reason = "the answer is not a page of a backlog: is this another service?"
@@ -166,7 +168,7 @@ class _Relay:
                 break
             attempt += 1
             time.sleep(PAUSE)
-        raise NoBacklog(f"{self._url}/raw: {reason}")
+        raise NoBacklog(f"{self._url}/raw: {escaped(reason)}")
 
     def close(self) -> None:
         if self._connection is not None:

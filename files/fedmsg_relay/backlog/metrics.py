@@ -14,6 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from ..escapes import escaped
 from . import health
 from .health import Feed, JournalFile
 
@@ -32,8 +33,17 @@ JOURNAL_STATES = ("ok", "failing", "opening", "none")
 def text(feed: Feed, journal: JournalFile | None, healthy: bool) -> bytes:
     """What `/metrics` answers."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Collector(list(_families(feed, journal, healthy))))
+    registry.register(_Collector(list(map(_shown, _families(feed, journal, healthy)))))
     return generate_latest(registry)
+
+
+def _shown(family: Metric) -> Metric:
+    """With labels that nothing can be forged with: some have what peers say of themselves."""
+    family.samples = [
+        sample._replace(labels={name: escaped(text) for name, text in sample.labels.items()})
+        for sample in family.samples
+    ]
+    return family
 
 
 class _Collector(Collector):

@@ -15,6 +15,7 @@ import time
 from collections import deque, namedtuple
 
 from ..errors import PublishError
+from ..escapes import escaped
 from .polling import Poller
 from .submit_client import SubmitClient
 
@@ -444,7 +445,7 @@ class Delivery:
             self._stall = self._first_stall
             self._settle(key, Outcome(ACKED, route.endpoint, reply.get("seq")))
             return
-        error = str(reply.get("error", "refused without a reason"))
+        error = escaped(str(reply.get("error", "refused without a reason")))
         if reply.get("retry") is False:
             self._settle(key, Outcome(REFUSED, route.endpoint, why=error))
         else:
