@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from .. import __version__
+from ..escapes import escaped
 from . import health
 from .health import Feed
 
@@ -161,10 +162,7 @@ def shown(text: object) -> str:
     """
     whole = str(text)
     cut = whole[:LONGEST] + ("…" if len(whole) > LONGEST else "")
-    seen = "".join(
-        each if each.isprintable() else each.encode("unicode_escape").decode() for each in cut
-    )
-    return html.escape(seen)
+    return html.escape(escaped(cut))
 
 
 def section(line: str) -> str | None:
