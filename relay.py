@@ -88,8 +88,8 @@ class Relay:
         self._senders = Senders([*addresses.inbound, *addresses.submit], addresses.outbound)
         self._passing = Passing(*parts, self._senders)
         self._submit: Submit | None = None
-        of_http = [config[f"relay_{key}"] for key in ("journal", "allow", "sop")]
-        self._web = BacklogProcess(list(addresses.http), *of_http)
+        shown = (config["relay_journal"], config["relay_allow"], config["relay_sop"])
+        self._web = BacklogProcess(list(addresses.http), *shown)
         self._loop = Loop(self._account.enter_internal_error)
         self._loop.every(LOOK, self._senders.look)
         self._access = access.of(config, addresses.hosts, self._context, self._loop)

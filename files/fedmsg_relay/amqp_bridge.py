@@ -89,7 +89,7 @@ def check(config: global_config.Config) -> Settings:
     except ImportError:
         raise ConfigError("pika is missing: install python3-pika") from None
     for address in settings.http:
-        _host_and_port(address)
+        _check_address(address)
     return settings
 
 
@@ -102,11 +102,10 @@ def _described(settings: Settings) -> str:
     return "; ".join(parts)
 
 
-def _host_and_port(address: str) -> tuple[str, int]:
+def _check_address(address: str) -> None:
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit():
         raise ConfigError(f"config key 'amqp_http': {address!a} is not like 127.0.0.1:4003")
-    return host.strip("[]"), int(port)
 
 
 def _serve_http(settings: Settings, status: Status) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import random
 import re
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 from fedmsg_relay import config as global_config
+from fedmsg_relay import log
 from fedmsg_relay.bridge import kinds, settings, store
 from fedmsg_relay.bridge.ledger import Ledger
 from fedmsg_relay.bridge.patterns import Patterns, problem
@@ -177,17 +179,25 @@ def get(status: Status, path: str, method: str = "GET") -> tuple[str, bytes]:
     return lines[0], b"".join(body)
 
 
-def test_health_says_what_is_wrong() -> None:
+def test_health_says_what_is_wrong(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, log.NAME)
     status = Status("1", 300)
     status.out.is_wanted = status.out.is_connected = True
     assert get(status, "/health")[0] == "200 OK"
     status.out.in_trouble(kinds.CREDENTIALS, "amqp://h:5672 refuses the user or the password")
     assert report(status)["healthy"], "a moment is nothing to look at"
+    status.out.in_trouble(kinds.CREDENTIALS, "amqp://h:5672 refuses the user or the password")
     status.out.since -= 60
     line, body = get(status, "/health")
     assert line == "503 Service Unavailable"
     assert "refuses the user" in json.loads(body)["problems"][0]
-    assert status.out.all_well() and report(status)["healthy"]
+    status.out.all_well()
+    assert report(status)["healthy"]
+    status.out.all_well()
+    # Both once: the second is no other trouble, and no other end of it.
+    assert caplog.messages[0].startswith("out: credentials: amqp://h:5672 refuses")
+    assert re.fullmatch(r"out: all is well again after \d+\.\d s", caplog.messages[1])
+    assert len(caplog.messages) == 2
     status.last, status.lag_seconds = 5, 1000.0
     assert "5 messages wait" in report(status)["problems"][0]
     status.lost(3, 4)

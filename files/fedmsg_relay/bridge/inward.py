@@ -83,12 +83,12 @@ class Inward(threading.Thread):
                     if connection.is_open:
                         connection.close()
             except (exceptions.AMQPError, OSError) as error:
-                self._trouble(*broker.why(error, node))
+                self._side.in_trouble(*broker.why(error, node))
             except StateError as error:
-                self._trouble(kinds.OTHER, str(error))
+                self._side.in_trouble(kinds.OTHER, str(error))
             except Exception as error:  # the bridge goes on, whatever a message has in it
                 logger.exception("in: internal error")
-                self._trouble(kinds.OTHER, f"internal error: {error!r}")
+                self._side.in_trouble(kinds.OTHER, f"internal error: {error!r}")
             if self._side.is_connected:
                 pause = AGAIN
             self._side.is_connected = False
@@ -105,7 +105,7 @@ class Inward(threading.Thread):
         self._side.connections += 1
         self._side.is_connected = True
         logger.info("in: consuming %s of %s", self._settings.queue, self._side.node)
-        self._well()
+        self._side.all_well()
         # A consumer's generator would hand on what a lost connection has delivered: this does not.
         delivered: list[Any] = []
         channel.add_on_cancel_callback(lambda frame: delivered.append(None))
@@ -118,7 +118,9 @@ class Inward(threading.Thread):
             connection.process_data_events(WAIT if not delivered else 0)
             if None in delivered:
                 queue = self._settings.queue
-                self._trouble(kinds.QUEUE, f"{self._side.node}: the queue {queue} was deleted")
+                self._side.in_trouble(
+                    kinds.QUEUE, f"{self._side.node}: the queue {queue} was deleted"
+                )
                 return
             if delivered:
                 self._take(delivered)
@@ -180,7 +182,7 @@ class Inward(threading.Thread):
         if not left:
             self._store.sync()
             channel.basic_ack(waiting[-1][0], multiple=True)
-            self._well()
+            self._side.all_well()
 
     def _try(self, left: dict[int, convert.Incoming]) -> None:
         try:
@@ -190,7 +192,7 @@ class Inward(threading.Thread):
                 self._delivery.put(each.topic, each.body, tag)
             self._delivery.finish()
         except PublishError as error:
-            self._trouble(kinds.OTHER, f"no relay: {error}")
+            self._side.in_trouble(kinds.OTHER, f"no relay: {error}")
 
     def _settle(
         self, left: dict[int, convert.Incoming], tag: int, outcome: Outcome, is_again: bool
@@ -208,22 +210,11 @@ class Inward(threading.Thread):
                 each.topic.decode(), each.body, f"the relay refuses it: {outcome.why}", each.msg_id
             )
         else:
-            self._trouble(kinds.OTHER, f"no relay takes messages: {outcome.why}")
+            self._side.in_trouble(kinds.OTHER, f"no relay takes messages: {outcome.why}")
 
     def _set_aside(self, topic: str, body: bytes, reason: str, msg_id: str | None) -> None:
         self._store.keep(topic, body, reason, msg_id=msg_id, side="in")
-        self._side.counts["set_aside"] += 1
-        self._status.set_aside = self._store.set_aside
-        self._status.set_aside_at = time.time()
+        self._status.note_set_aside(self._side, self._store.set_aside)
         if self._limit.allows("set aside"):
             more = "; more of these are only counted" * self._limit.is_last("set aside")
             logger.warning("in: topic %.200a is set aside: %s%s", topic, reason, more)
-
-    def _trouble(self, kind: str, line: str) -> None:
-        if self._side.in_trouble(kind, line):
-            logger.warning("in: %s: %s", kind, line)
-
-    def _well(self) -> None:
-        lasted = self._side.all_well()
-        if lasted is not None:
-            logger.info("in: all is well again after %.1f s", lasted)

@@ -177,7 +177,7 @@ class Outward:
         self._progress = time.monotonic()
         logger.info("out: publishing to %s, exchange %s", self._side.node, self._settings.exchange)
         if not self._careful_until:
-            self._well()
+            self._side.all_well()
         self._fill()
 
     def _restart(self) -> None:
@@ -193,7 +193,7 @@ class Outward:
         if self._stopping_since is not None:
             return
         self._suspect(error)
-        self._trouble(*broker.why(error, self._side.node))
+        self._side.in_trouble(*broker.why(error, self._side.node))
         self._node += 1
         self._loop.call_later(self._pause, self._connect)
         self._pause = min(2 * self._pause, AGAIN_MAX)
@@ -208,7 +208,7 @@ class Outward:
         if isinstance(error, exceptions.ChannelClosedByClient):
             self._open_channel()  # for another journal
         elif not self._suspect(error):
-            self._trouble(*broker.why(error, self._side.node))
+            self._side.in_trouble(*broker.why(error, self._side.node))
             self._pause = min(2 * self._pause, AGAIN_MAX)
             self._loop.call_later(self._pause, self._open_channel)
         else:
@@ -234,26 +234,17 @@ class Outward:
     def _blocked(self, _: Any, frame: Any) -> None:
         self._side.blocked_since = time.monotonic()
         reason = getattr(frame.method, "reason", "") or "an alarm"
-        self._trouble(kinds.BLOCKED, f"{self._side.node} takes nothing: {reason}")
+        self._side.in_trouble(kinds.BLOCKED, f"{self._side.node} takes nothing: {reason}")
 
     def _unblocked(self, *_: Any) -> None:
         self._end_block()
         self._progress = time.monotonic()
-        self._well()
+        self._side.all_well()
 
     def _end_block(self) -> None:
         if self._side.blocked_since is not None:
             self._side.blocked_before = self._side.blocked
             self._side.blocked_since = None
-
-    def _trouble(self, kind: str, line: str) -> None:
-        if self._side.in_trouble(kind, line):
-            logger.warning("out: %s: %s", kind, line)
-
-    def _well(self) -> None:
-        lasted = self._side.all_well()
-        if lasted is not None:
-            logger.info("out: all is well again after %.1f s", lasted)
 
     # What the broker answers
 
@@ -264,7 +255,9 @@ class Outward:
         if isinstance(method, pika.spec.Basic.Nack):
             number = self._ledger.refuse(method.delivery_tag, method.multiple)
             self._side.counts["nacked"] += number
-            self._trouble(kinds.NACKED, f"{self._side.node} could not keep {number} messages")
+            self._side.in_trouble(
+                kinds.NACKED, f"{self._side.node} could not keep {number} messages"
+            )
             self._put_off()
             return
         seqs = self._ledger.confirm(method.delivery_tag, method.multiple)
@@ -277,7 +270,7 @@ class Outward:
             self._careful_until = 0
         if seqs and not self._ledger.is_again and self._side.blocked_since is None:
             self._again_pause = AGAIN
-            self._well()
+            self._side.all_well()
         if len(self._ledger) <= self._window // 2:
             self._fill()
 
@@ -293,7 +286,7 @@ class Outward:
         if len(routed) < len(seqs):
             if not self._ids:
                 self._returned.clear()
-            self._trouble(
+            self._side.in_trouble(
                 kinds.UNROUTABLE, f"no queue is bound to {self._settings.exchange} for messages"
             )
             self._put_off()
@@ -423,9 +416,7 @@ class Outward:
         self._store.keep(
             row.topic, row.body, reason, seq=row.seq, msg_id=row.msg_id, received=row.received
         )
-        self._side.counts["set_aside"] += 1
-        self._status.set_aside = self._store.set_aside
-        self._status.set_aside_at = time.time()
+        self._status.note_set_aside(self._side, self._store.set_aside)
         if self._limit.allows("set aside"):
             more = "; more of these are only counted" * self._limit.is_last("set aside")
             text = "out: seq %d, topic %.200a, is set aside: %s%s"
@@ -544,7 +535,7 @@ class Outward:
         status.lag_seconds = max(0.0, time.time() - first.received) if first is not None else 0.0
         is_silent = len(ledger) and now - self._progress > SILENCE
         if is_silent and self._channel is not None and self._side.trouble is None:
-            self._trouble(
+            self._side.in_trouble(
                 kinds.UNCONFIRMED,
                 f"{self._side.node} confirms nothing: a queue without a majority, or it hangs",
             )

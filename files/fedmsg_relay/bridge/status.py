@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from .. import log
 from . import kinds
 
 # Seconds for which a connection may be made anew without anybody having to look, and those for
@@ -19,6 +21,8 @@ RECENT = 60.0
 
 # Ranges that are told by their first and last seq.
 MOST_RANGES = 20
+
+logger = logging.getLogger(log.NAME)
 
 
 @dataclass
@@ -42,20 +46,21 @@ class Side:
         now = 0.0 if self.blocked_since is None else time.monotonic() - self.blocked_since
         return self.blocked_before + now
 
-    def in_trouble(self, kind: str, line: str) -> bool:
-        """Note it. Returns whether it is another trouble than before."""
+    def in_trouble(self, kind: str, line: str) -> None:
+        """Note it, and log it if it is another trouble than before."""
         is_new = self.trouble is None or self.trouble[0] != kind
         if self.trouble is None:
             self.since = time.monotonic()
         self.trouble = (kind, line)
-        return is_new
+        if is_new:
+            logger.warning("%s: %s: %s", self.name, kind, line)
 
-    def all_well(self) -> float | None:
-        """It is over. Returns for how many seconds it was not, or None."""
-        if self.trouble is None:
-            return None
-        self.trouble = None
-        return time.monotonic() - self.since
+    def all_well(self) -> None:
+        """It is over: say for how long it was not well, if it was not."""
+        if self.trouble is not None:
+            self.trouble = None
+            lasted = time.monotonic() - self.since
+            logger.info("%s: all is well again after %.1f s", self.name, lasted)
 
 
 @dataclass
@@ -87,6 +92,12 @@ class Status:
     @property
     def lag(self) -> int:
         return max(0, self.last - self.confirmed)
+
+    def note_set_aside(self, side: Side, in_files: int) -> None:
+        """One more message of this side is set aside, of `in_files` that there are now."""
+        side.counts["set_aside"] += 1
+        self.set_aside = in_files
+        self.set_aside_at = time.time()
 
     def lost(self, first: int, last: int) -> None:
         """The journal trimmed those before they were read."""

@@ -16,8 +16,6 @@ class Client(Protocol):
     """A connection to one address of a relay, which may or may not answer. It connects again by
     itself until it is closed, and does so only while it is asked or watched."""
 
-    # Whether the relay replies to what it is sent: key by key, once the message is on disk.
-    acknowledges: bool
     endpoint: str
     # Keys of what was sent and not replied to. Empty where nothing is acknowledged.
     in_flight: set[int]

@@ -278,12 +278,14 @@ class Delivery:
         while self._messages:
             now = time.monotonic()
             due = _NEVER
-            connection = self._route.connection if self._route else None
+            route = self._route
+            connection = route.connection if route is not None else None
             # Before any look at the clock: what was answered while this process slept is answered.
-            if connection is not None and connection.acknowledges:
-                due = self._submit(connection, now)
-            elif connection is not None:
-                self._publish(connection)
+            if route is not None and connection is not None:
+                if route.acknowledges:
+                    due = self._submit(connection, now)
+                else:
+                    self._publish(connection)
             if not self._messages:
                 break
             if now >= self._progress + self._timeout + self._bytes / self._slowest:

@@ -28,8 +28,6 @@ class InboundClient:
     PublishError for an endpoint that is none.
     """
 
-    acknowledges = False
-
     def __init__(
         self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, config: Config
     ) -> None:

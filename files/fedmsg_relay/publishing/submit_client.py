@@ -50,8 +50,6 @@ class SubmitClient:
     it connects again, until it is closed.
     """
 
-    acknowledges = True
-
     def __init__(self, endpoint: str, config: Config) -> None:
         self.endpoint = endpoint
         self.in_flight: set[int] = set()
