@@ -10,8 +10,8 @@ author: The fedmsg-relay authors
 short_description: The alerts of Prometheus, with the address of the SOP that they open
 description:
   - Each alert opens the SOP by its annotation C(runbook_url). Where the SOP is, the external label
-    C(fedmsg_relay_sop) of Prometheus says; this filter sets the address for a Prometheus that has no
-    such label.
+    C(fedmsg_relay_sop) of Prometheus says; this filter sets the address for a Prometheus that has
+    no such label.
 positional: _input
 options:
   _input:
@@ -19,7 +19,7 @@ options:
     type: str
     required: true
   sop:
-    description: Address of the SOP, without a section. It has no quotes, backslashes, braces or blanks.
+    description: Address of the SOP, without a section, quotes, backslashes, braces and blanks.
     type: str
     required: true
 """

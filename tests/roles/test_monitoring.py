@@ -1,6 +1,6 @@
-"""What playbooks/monitoring.yml writes for Prometheus, and what it refuses before it writes anything.
+"""What playbooks/monitoring.yml writes for Prometheus, and what it refuses before it writes.
 
-Hosts are this machine, by a connection of their own each; nothing of it but a directory of the test is written.
+Hosts are this machine, of which nothing but a directory of the test is written.
 What NRPE and Prometheus make of it is tried on hosts: molecule/production.
 """
 
@@ -11,6 +11,7 @@ import re
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -31,15 +32,15 @@ def inventory(
     directory: Path,
     relay: Mapping[str, Any] = REACHABLE,
     relays: tuple[str, ...] = ("gw01",),
-    **monitoring: Mapping[str, Any],
+    prometheus: Mapping[str, Mapping[str, Any]] = MappingProxyType({"noc01": {}}),
 ) -> dict[str, Any]:
-    """One host or more that run Prometheus, by default one as it should be, and a relay."""
+    """A bus with a relay, and the hosts that run Prometheus with what is said of each."""
     paths = {
         "fedmsg_monitoring_targets_path": f"{directory}/relays.yml",
         "fedmsg_monitoring_rules_path": f"{directory}/alerts.rules.yml",
         "fedmsg_monitoring_sop": SOP,
     }
-    hosts = {name: {**paths, **said} for name, said in (monitoring or {"noc01": {}}).items()}
+    hosts = {name: {**paths, **said} for name, said in prometheus.items()}
     return {
         "all": {"vars": {**HERE, "fedmsg_monitoring_nrpe": False}},
         "fedmsg_bus": {"hosts": {"gw01": dict(relay), "app01": {}}},
@@ -65,14 +66,17 @@ def promtool(*words: str | Path) -> str:
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a first run has written, which its check mode predicted, and a second leaves as it is."""
+    """What a first run has written: check mode predicted it, and a second run leaves it."""
     directory, runs = tmp_path_factory.mktemp("prometheus"), tmp_path_factory.mktemp("runs")
-    hosts = inventory(directory, noc01={"fedmsg_monitoring_labels": {"site": "rdu"}})
+    hosts = inventory(
+        directory, prometheus={"noc01": {"fedmsg_monitoring_labels": {"site": "rdu"}}}
+    )
     predicted = run(runs / "check", hosts, PLAYBOOK, "--check", "--diff")
     assert predicted.returncode == 0, predicted.output
     assert list(directory.iterdir()) == []
-    assert f'+          runbook_url: \'{{{{ or $externalLabels.fedmsg_relay_sop "{SOP}" }}}}#flood\'' in (
-        predicted.output
+    assert (
+        f"+          runbook_url: '{{{{ or $externalLabels.fedmsg_relay_sop \"{SOP}\" }}}}#flood'"
+        in (predicted.output)
     )
     real = run(runs / "first", hosts, PLAYBOOK)
     assert real.returncode == 0, real.output
@@ -106,7 +110,7 @@ def test_targets_are_the_relays_with_their_labels(written: Path) -> None:
 def test_prometheus_takes_both_files(written: Path) -> None:
     """By a config as docs/alerts.adoc has it."""
     page = (ROOT / "docs/alerts.adoc").read_text()
-    [config] = re.findall(r"^\.In prometheus\.yml\n\[.*\]\n----\n(.*?)^----$", page, re.M | re.S)
+    [config] = re.findall(r"^\.In prometheus\.yml\n\[.*?\]\n----\n(.*?)^----$", page, re.M | re.S)
     (written / "fedmsg-relays.yml").write_bytes((written / "relays.yml").read_bytes())
     (written / "fedmsg-relay.rules.yml").write_bytes((written / "alerts.rules.yml").read_bytes())
     (written / "prometheus.yml").write_text(config)
@@ -165,7 +169,10 @@ WRONG: dict[str, tuple[dict[str, Any], list[str]]] = {
         ["fedmsg_monitoring_targets_path is '/etc/prometheus/relays.txt'", "end in .yml or .yaml"],
     ),
     "both-files-in-one": (
-        {"fedmsg_monitoring_targets_path": "/etc/a.yml", "fedmsg_monitoring_rules_path": "/etc/a.yml"},
+        {
+            "fedmsg_monitoring_targets_path": "/etc/a.yml",
+            "fedmsg_monitoring_rules_path": "/etc/a.yml",
+        },
         ["they must be two absolute paths"],
     ),
     "unit-that-is-no-service": (
@@ -174,7 +181,10 @@ WRONG: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "label-that-is-none": (
         {"fedmsg_monitoring_labels": {"__address__": "elsewhere:1"}},
-        ["fedmsg_monitoring_labels is {'__address__': 'elsewhere:1'}", "begin with a digit or with __"],
+        [
+            "fedmsg_monitoring_labels is {'__address__': 'elsewhere:1'}",
+            "begin with a digit or with __",
+        ],
     ),
     "label-of-ours": (
         {"fedmsg_monitoring_labels": {"relay": "x"}},
@@ -186,7 +196,10 @@ WRONG: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "directory-that-is-not-there": (
         {"fedmsg_monitoring_rules_path": "/nowhere/at/all/alerts.yml"},
-        ["has no /nowhere/at/all", "Install Prometheus first, or say fedmsg_monitoring_targets_path"],
+        [
+            "has no /nowhere/at/all",
+            "Install Prometheus first, or say fedmsg_monitoring_targets_path",
+        ],
     ),
     "switch-that-is-neither": (
         {"fedmsg_monitoring_reload_prometheus": "perhaps"},
@@ -201,7 +214,10 @@ WRONG: dict[str, tuple[dict[str, Any], list[str]]] = {
         ["fedmsg_monitoring_hubs is ['--host']", "a list of services such as fedmsg-hub"],
     ),
     "hub-that-begins-a-line": (
-        {"fedmsg_monitoring_nrpe": True, "fedmsg_monitoring_hubs": ["hub\nallowed_hosts=0.0.0.0/0"]},
+        {
+            "fedmsg_monitoring_nrpe": True,
+            "fedmsg_monitoring_hubs": ["hub\nallowed_hosts=0.0.0.0/0"],
+        },
         ["a list of services such as fedmsg-hub"],
     ),
     "nrpe-unit-that-is-no-service": (
@@ -227,8 +243,9 @@ WRONG: dict[str, tuple[dict[str, Any], list[str]]] = {
 def refused(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
     """By case what the playbook's checks say of it: one run, with a play for each."""
     directory = tmp_path_factory.mktemp("refused")
-    cases = {**{name: said for name, (said, _) in WRONG.items()}, "right": {}}
-    hosts = inventory(directory, **cases)
+    cases: dict[str, Mapping[str, Any]] = {name: said for name, (said, _) in WRONG.items()}
+    cases["right"] = {}
+    hosts = inventory(directory, prometheus=cases)
     hosts["fedmsg_bus"]["hosts"] |= dict.fromkeys(cases)
     checks = next(play for play in yaml.safe_load(PLAYBOOK.read_text()) if "tasks" in play)
     plays = [
@@ -284,12 +301,15 @@ def test_what_cannot_be_scraped_is_refused(
 
 
 def test_hosts_that_only_monitor_can_be_told_alone_and_see_every_bus(tmp_path: Path) -> None:
-    """With --limit, and of an inventory with a second bus, which other playbooks look at by itself."""
+    """With --limit, and of an inventory with two buses, each of which others look at by itself."""
     directory = tmp_path / "prometheus"
     directory.mkdir()
     staging = {"fedmsg_base_bus_group": "stg_bus", "fedmsg_base_relay_group": "stg_relays"}
     hosts = inventory(directory)
-    hosts["stg_bus"] = {"hosts": {"stg01": {}}, "vars": {**staging, "fedmsg_base_environment": "stg"}}
+    hosts["stg_bus"] = {
+        "hosts": {"stg01": {}},
+        "vars": {**staging, "fedmsg_base_environment": "stg"},
+    }
     hosts["stg_relays"] = {"hosts": {"stg01": {"fedmsg_base_relay_http": ["0.0.0.0:4002"]}}}
     done = run(tmp_path / "run", hosts, PLAYBOOK, "--limit=noc01")
     assert done.returncode == 0, done.output

@@ -295,7 +295,9 @@ class TestAlertRules:
     def test_another_address_of_the_sop(self) -> None:
         text = """'{{ or $externalLabels.fedmsg_relay_sop "sop.html" }}#flood' sop.html"""
         found = of_file("alert_rules")(text, "https://x/")
-        assert found == """'{{ or $externalLabels.fedmsg_relay_sop "https://x/" }}#flood' sop.html"""
+        assert (
+            found == """'{{ or $externalLabels.fedmsg_relay_sop "https://x/" }}#flood' sop.html"""
+        )
 
     def test_rules_without_a_link_are_not_ours(self) -> None:
         with pytest.raises(ValueError, match="no alert of these rules has the link"):
