@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -318,3 +319,20 @@ def test_hosts_that_only_monitor_can_be_told_alone_and_see_every_bus(tmp_path: P
         (["gw01:4002"], "dev"),
         (["stg01:4002"], "stg"),
     ]
+
+
+def test_the_page_names_what_there_is() -> None:
+    """The commands of NRPE, and variables that the roles have."""
+    page = (ROOT / "docs/alerts.adoc").read_text()
+    rows = page.split("[[nrpe]]")[1].split("|===")[1]
+    commands = runpy.run_path(str(ROOT / "plugins/filter/nrpe_commands.py"))["nrpe_commands"]
+    assert re.findall(r"^\|`(check_\w+)`$", rows, re.M) == list(commands(["fedmsg-hub"], "gw01"))
+    named = set(re.findall(r"\bfedmsg_(?:monitoring|base)_\w+", page))
+    options = {
+        name
+        for role in ("fedmsg_base", "fedmsg_monitoring")
+        for name in yaml.safe_load((ROOT / f"roles/{role}/meta/argument_specs.yml").read_text())[
+            "argument_specs"
+        ]["main"]["options"]
+    }
+    assert len(named) > 8 and named <= options

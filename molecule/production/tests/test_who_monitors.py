@@ -69,7 +69,7 @@ EVERYTHING = variables(
 
 
 def check(relay: Host, command: str) -> str:
-    """What Nagios gets to see, which must become OK: a machine that is busy answers late at first."""
+    """What Nagios gets to see, which must become OK: a busy machine answers late at first."""
 
     def well() -> str:
         done = relay.run(f"/usr/lib/nagios/plugins/check_nrpe -H 127.0.0.1 -t 60 -c {command}")
@@ -162,6 +162,8 @@ def test_nagios_sees_the_bus_over_restarts_of_the_relay_and_of_nrpe(relay: Host)
 def test_what_was_written_is_removed_and_a_prometheus_that_is_stopped_stays_so(
     relay: Host, pkgs01: Host
 ) -> None:
+    # With a command that calls what is no longer there Nagios would go on to ask.
+    assert "- /etc/nagios/nrpe.d/fedmsg-relay.cfg" in bus.playbook("remove", "--check").stdout
     pkgs01.check_output(f"systemctl stop {PROMETHEUS}")
     told(EVERYTHING, variables(fedmsg_monitoring_state="absent"))
     assert started(pkgs01, PROMETHEUS) == ("0", "inactive")
