@@ -30,6 +30,8 @@ standard output answers. All keys of the request are optional:
                                     addresses}}, hosts that are in none of them, nor this machine
     spool      a directory       -> spool: {waiting, failed, oldest}: how many messages, and the
                                     seconds for which one has been waiting
+    members    users             -> members: {missing: those that this host does not know, outside:
+                                    those that are not in the group fedmsg}
     lock       {path, claim}     -> lock: {} now that the run has claimed this host, or the claim of
                                     another that is at work here; see lock.py
     former     {files, unit, log}
@@ -54,6 +56,7 @@ import difflib
 import errno
 import fnmatch
 import glob
+import grp
 import hashlib
 import ipaddress
 import json
@@ -146,6 +149,7 @@ def main() -> None:
             },
             "allow": allowed(**request.get("allow", {"networks": [], "hosts": {}})),
             "spool": spooled(request["spool"]) if "spool" in request else {},
+            "members": membership(request.get("members", [])),
             "former": former(**request["former"], addresses=request.get("addresses", []))
             if "former" in request else {},
             "user": user_exists(USER),
@@ -613,6 +617,26 @@ def written(path: str) -> float:
 def listed(directory: str) -> list[str]:
     names = os.listdir(directory) if os.path.isdir(directory) else []
     return [name for name in names if not name.startswith(".")]
+
+
+def membership(users: list[str]) -> dict[str, list[str]]:
+    """Of the group of our user: which of these there are not, and which are not in it.
+
+    By the system's own tables, of which a process that runs has seen what there was at its start.
+    """
+    try:
+        group = grp.getgrnam(USER)
+    except KeyError:
+        group = None
+    missing = [name for name in users if not user_exists(name)]
+    return {
+        "missing": missing,
+        "outside": [
+            name for name in users
+            if name not in missing
+            and not (group and (name in group.gr_mem or pwd.getpwnam(name).pw_gid == group.gr_gid))
+        ],
+    }  # fmt: skip
 
 
 def user_exists(name: str) -> bool:

@@ -11,9 +11,9 @@ name: unknown
 author: The fedmsg-relay authors
 short_description: Variables that are meant for the roles and that they do not know
 description:
-  - Names that begin with C(fedmsg_base_) or C(fedmsg_relay_) are meant for the roles, and so are
-    others that begin with C(fedmsg_) and are nearly one of theirs. Playbooks and other roles may
-    have names of their own.
+  - Names that begin with C(fedmsg_base_), C(fedmsg_relay_) or C(fedmsg_monitoring_) are meant for
+    the roles, and so are others that begin with C(fedmsg_) and are nearly one of theirs. Playbooks
+    and other roles may have names of their own.
 positional: _input
 options:
   _input:
@@ -53,7 +53,7 @@ _value:
   elements: dict
 """
 
-OURS = ("fedmsg_base_", "fedmsg_relay_")
+OURS = ("fedmsg_base_", "fedmsg_relay_", "fedmsg_monitoring_")
 # From 0 to 1; between two of our own names it is less.
 NEARLY = 0.85
 

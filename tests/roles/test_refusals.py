@@ -63,6 +63,13 @@ CASES_HERE: dict[str, dict[str, Any]] = {
         "bus": {"fedmsg_base_publisher_spool": "/etc/passwd"},
         "says": ["fedmsg_base_publisher_spool is /etc/passwd", "choose another path"],
     },
+    "user for monitoring who is not there": {
+        "bus": {"fedmsg_base_monitoring_users": ["root", "no-such-user"]},
+        "says": [
+            "fedmsg_base_monitoring_users names no-such-user",
+            "nagios-nrpe-server",
+        ],
+    },
     "signatures without certificates": {
         "bus": {"fedmsg_base_validate_signatures": True, "fedmsg_base_ssldir": "/nowhere"},
         "says": [

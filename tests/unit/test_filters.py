@@ -247,6 +247,78 @@ class TestReleaseFiles:
         }
 
 
+class TestScrape:
+    def scrape(self, *http: str, host: str = "gw", scraper: str = "noc", **more: Any) -> Any:
+        relay = {"host": host, "address": more.pop("address", host), "http": list(http)}
+        defaults = {"environment": "dev", "topic_prefix": "org.fedoraproject"}
+        return of_file("scrape")([relay], {host: more}, defaults, scraper, {"site": "rdu"})
+
+    @pytest.mark.parametrize(
+        ("http", "target"),
+        [
+            (["127.0.0.1:4002", "gw:4003", "other:4004"], "gw:4003"),
+            (["localhost:1", "[::1]:2", "[2001:db8::7]:3"], "[2001:db8::7]:3"),
+            (["0.0.0.0:4002"], "relay.example.org:4002"),
+            (["[::]:4002"], "relay.example.org:4002"),
+        ],
+    )
+    def test_the_first_address_that_others_reach(self, http: list[str], target: str) -> None:
+        found = self.scrape(*http, address="relay.example.org")
+        assert [each["targets"] for each in found["targets"]] == [[target]]
+        assert found["unreachable"] == []
+
+    def test_all_addresses_of_a_host_that_is_known_by_its_ipv6_address(self) -> None:
+        [found] = self.scrape("[::]:4002", address="2001:db8::7")["targets"]
+        assert found["targets"] == ["[2001:db8::7]:4002"]
+
+    @pytest.mark.parametrize("http", [[], ["127.0.0.1:4002"], ["[::1]:4002", "localhost:4002"]])
+    def test_what_only_its_own_host_reaches(self, http: list[str]) -> None:
+        assert self.scrape(*http) == {"targets": [], "unreachable": ["gw"]}
+
+    def test_prometheus_on_the_relays_own_host(self) -> None:
+        [found] = self.scrape("127.0.0.1:4002", scraper="gw")["targets"]
+        assert found["targets"] == ["127.0.0.1:4002"]
+        [found] = self.scrape("127.0.0.1:4002", "gw:4002", scraper="gw")["targets"]
+        assert found["targets"] == ["gw:4002"]
+
+    def test_labels_are_those_of_the_inventory_and_further_ones(self) -> None:
+        found = self.scrape("gw:1", fedmsg_base_environment="prod")["targets"][0]["labels"]
+        assert found == {
+            "relay": "gw",
+            "environment": "prod",
+            "topic_prefix": "org.fedoraproject",
+            "site": "rdu",
+        }
+
+
+class TestAlertRules:
+    def test_another_address_of_the_sop(self) -> None:
+        text = """'{{ or $externalLabels.fedmsg_relay_sop "sop.html" }}#flood' sop.html"""
+        found = of_file("alert_rules")(text, "https://x/")
+        assert (
+            found == """'{{ or $externalLabels.fedmsg_relay_sop "https://x/" }}#flood' sop.html"""
+        )
+
+    def test_rules_without_a_link_are_not_ours(self) -> None:
+        with pytest.raises(ValueError, match="no alert of these rules has the link"):
+            of_file("alert_rules")("groups: []", "https://x/")
+
+
+class TestNrpeCommands:
+    def test_a_host_that_only_publishes(self) -> None:
+        assert of_file("nrpe_commands")([], "") == {
+            "check_fedmsg_bus": "/usr/local/bin/fedmsg-probe"
+        }
+
+    def test_a_relay_and_hubs_in_words_of_a_shell(self) -> None:
+        assert of_file("nrpe_commands")(["fedmsg-hub", "a b"], "gw01") == {
+            "check_fedmsg_bus": "/usr/local/bin/fedmsg-probe",
+            "check_fedmsg_relay": "/usr/local/bin/fedmsg-probe --host gw01",
+            "check_fedmsg_consumers": "/usr/local/bin/fedmsg-probe --consumer all"
+            " --monitoring fedmsg-hub --monitoring 'a b'",
+        }
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_name_of_a_file_is_that_of_its_filter(name: str) -> None:
     found = runpy.run_path(str(ROOT / f"plugins/filter/{name}.py"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import runpy
 import time
 from pathlib import Path
@@ -13,6 +14,33 @@ from tests.conftest import ROOT
 
 COMMANDS = sorted((ROOT / "files/bin").iterdir())
 SURVEY = runpy.run_path(str(ROOT / "files/ansible/survey.py"))
+
+
+class TestMembership:
+    """By the tables of this machine, whose root is in no group but its own."""
+
+    def members(self, users: list[str], group: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+        def known(name: str) -> Any:
+            if group is None:
+                raise KeyError(name)
+            return grp.struct_group(("fedmsg", "x", *group))
+
+        monkeypatch.setattr(grp, "getgrnam", known)
+        return SURVEY["membership"](users)
+
+    def test_users_by_what_is_to_be_done_for_them(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        found = self.members(["root", "daemon", "nobody-here"], (990, ["daemon"]), monkeypatch)
+        assert found == {"missing": ["nobody-here"], "outside": ["root"]}
+
+    def test_a_user_whose_own_group_it_is_needs_nothing(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert self.members(["root"], (0, []), monkeypatch) == {"missing": [], "outside": []}
+
+    def test_before_the_first_deploy_there_is_no_group(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert self.members(["root"], None, monkeypatch)["outside"] == ["root"]
 
 
 class TestWhoMayConnect:
