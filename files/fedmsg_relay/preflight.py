@@ -128,7 +128,9 @@ def _about_probes(config: Config, addresses: RelayAddresses) -> list[str]:
     if policed is None:
         return []
     topic = f"{config['topic_prefix']}.{config['environment']}.{PROBE_TOPIC}"
-    bound = (endpoints.split(each)[0].strip("[]") for each in (*addresses.inbound, *addresses.submit))
+    bound = (
+        endpoints.split(each)[0].strip("[]") for each in (*addresses.inbound, *addresses.submit)
+    )
     # The kernel connects from the address that it connects to.
     hosts = {"127.0.0.1" if host in endpoints.WILDCARDS else host for host in bound}
     patterns = ((host, policed.against(host, topic)) for host in sorted(hosts))

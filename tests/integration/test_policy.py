@@ -87,7 +87,10 @@ def test_only_who_is_named_publishes_on_the_topic(
     assert metric(policed, f'fedmsg_relay_submits_total{{{cause},result="refused"}}') == 1
     # One line names sender, topic and pattern, and not one for each message.
     [line] = [each for each in relay.output.splitlines() if "relay_policy" in each]
-    assert f"dropped: relay_policy does not let {DEV} publish '{PROD}', by '{next(iter(RULES))}'" in line
+    assert (
+        f"dropped: relay_policy does not let {DEV} publish '{PROD}', by '{next(iter(RULES))}'"
+        in line
+    )
     report = health(policed)
     assert report["healthy"] is True
     warned = f"relay_policy does not let {DEV} publish '{PROD}': 11 messages of it refused"
@@ -279,9 +282,7 @@ def test_a_hostile_topic_forges_no_line(
         ),
     ],
 )
-def test_a_policy_that_is_wrong_stops_the_start(
-    bus: Bus, keys: dict[str, Any], said: str
-) -> None:
+def test_a_policy_that_is_wrong_stops_the_start(bus: Bus, keys: dict[str, Any], said: str) -> None:
     running = bus.relay()
     running.terminate()
     bus.configure("zz", **keys)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import logging
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from fedmsg_relay import config as global_config
 from fedmsg_relay.checks import policy, wire
 from fedmsg_relay.checks.networks import REMEMBERED, parse
@@ -21,6 +23,10 @@ from fedmsg_relay.errors import ConfigError
 from fedmsg_relay.preflight import check_addresses
 from hypothesis import given
 from hypothesis import strategies as st
+from jinja2 import Environment, FileSystemLoader
+from jinja2.nativetypes import NativeEnvironment
+
+from tests.conftest import ROOT
 
 HOST, OTHER = "10.5.1.2", "10.6.1.2"
 PROD = "org.fedoraproject.prod."
@@ -85,7 +91,9 @@ def test_the_pattern_that_fits_all_is_for_topics_that_no_other_fits() -> None:
 
 ALPHABET = "ab."
 patterns = st.builds(
-    lambda text, star: (text or "a") + star, st.text(ALPHABET, max_size=4), st.sampled_from(["", "*"])
+    lambda text, star: (text or "a") + star,
+    st.text(ALPHABET, max_size=4),
+    st.sampled_from(["", "*"]),
 )
 
 
@@ -95,7 +103,7 @@ patterns = st.builds(
 )
 def test_it_is_the_longest_of_those_that_fit(named: dict[str, list[str]], topic: str) -> None:
     fitting = [
-        each for each in named if topic == each or each[-1] == "*" and topic.startswith(each[:-1])
+        each for each in named if topic == each or (each[-1] == "*" and topic.startswith(each[:-1]))
     ]
     # A topic in full is before the same as a beginning.
     decides = max(fitting, key=lambda each: (len(each.rstrip("*")), each[-1] != "*"), default=None)
@@ -165,6 +173,30 @@ def test_patterns_of_several_files_come_together(tmp_path: Path) -> None:
 def test_of_a_very_long_topic_enough_is_known() -> None:
     """A message that is read a little at a time has the beginning of it: see test_wire.py."""
     assert policy.LONGEST_PATTERN < wire.LEAST_KNOWN
+
+
+@pytest.mark.parametrize("said", ["off", False, "mark", "refuse"])
+def test_the_roles_write_what_the_relay_reads(said: str | bool) -> None:
+    """YAML reads `off` as false."""
+    rules = {"*": [], f"{PROD}git.*": ["10.5.1.7", "2001:db8::/32"]}
+    variables = yaml.safe_load((ROOT / "roles/fedmsg_base/vars/main.yml").read_text())
+    made = NativeEnvironment(loader=FileSystemLoader(ROOT / "templates"), trim_blocks=True)
+    made.filters["to_json"] = lambda text, **how: json.dumps(text, **how)
+    mode = made.from_string(variables["__fedmsg_base_policy_mode"]).render(
+        fedmsg_base_relay_policy_mode=said
+    )
+    lines = (ROOT / "templates/fedmsg.d/relay.py.j2").read_text().splitlines()
+    wanted = [line for line in lines if line.startswith('    "relay_policy')]
+    text = "\n".join(["{% import '_python.j2' as python %}", *wanted])
+    # As text: what is native would be evaluated on the way.
+    plain = Environment(loader=FileSystemLoader(ROOT / "templates"), trim_blocks=True)
+    plain.filters.update(made.filters)
+    rendered = plain.from_string(text).render(
+        fedmsg_base_relay_policy=rules, __fedmsg_base_policy_mode=mode
+    )
+    keys = ast.literal_eval("{" + rendered + "}")
+    assert keys == {"relay_policy": rules, "relay_policy_mode": said or "off"}
+    check_addresses(complete(keys))
 
 
 def message(topic: str, body_topic: str | None = None) -> Checked:

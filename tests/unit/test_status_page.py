@@ -157,6 +157,7 @@ def test_every_line_that_health_can_say_has_a_section_or_is_known_to_have_none()
     for line, name in (
         ("the relay has said nothing for 7 s: it hangs or is overloaded", "relay-hung"),
         ("dropped in the last 20 s: 1 (body not UTF-8)", "poison-message"),
+        ("relay_policy does not let 10.0.0.9 publish 'a': 3 messages of it refused", "access"),
         ("a flood: 500 messages a second in the last 30 s", "flood"),
     ):
         assert status_page.section(line) == name

@@ -46,8 +46,7 @@ def parse(text: str, where: str = "config key 'relay_allow'") -> Network:
         with suppress(ValueError):
             hint = f", did you mean {ipaddress.ip_network(text, strict=False)}?"
         raise ConfigError(
-            f"{where}: {text!r} is not a network like 10.5.0.0/16, nor an"
-            f" address: {error}{hint}"
+            f"{where}: {text!r} is not a network like 10.5.0.0/16, nor an address: {error}{hint}"
         ) from error
 
 

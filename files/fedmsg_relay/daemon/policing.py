@@ -115,7 +115,9 @@ class Policing:
             return
         offender.said = now
         more = "; of others no more is said for a minute" * self._lines.is_last("all")
-        logger.warning("%s: %s; messages of it so far: %d%s", outcome, line, offender.messages, more)
+        logger.warning(
+            "%s: %s; messages of it so far: %d%s", outcome, line, offender.messages, more
+        )
 
 
 def address_of(head: zmq.Frame | None) -> str | None:
