@@ -281,7 +281,7 @@ class TestLines:
             f"refused: relay_policy does not let {OTHER} publish '{PROD}a\\n', by '{PROD}*';"
             " messages of it so far: 1"
         ]
-        [sender] = judge.state()["senders"]  # type: ignore[misc]
+        [sender] = judge.state()["senders"]
         assert (sender["address"], sender["messages"], sender["outcome"]) == (OTHER, 100, "refused")
         assert sender["topic"] == f"{PROD}a\n"
 

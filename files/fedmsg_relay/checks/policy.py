@@ -1,4 +1,4 @@
-"""Who may publish what: `relay_policy`, patterns of topics with the networks that may publish these.
+"""Who may publish what: `relay_policy`, patterns of topics with networks that may publish these.
 
 A pattern is a topic, or the beginning of topics with one `*` at its end. Of several patterns that
 fit a topic the longest decides, alone. A topic that no pattern fits is everybody's; the pattern
@@ -75,8 +75,8 @@ def configured(config: Config) -> Policy | None:
         return None
     if not rules:
         raise ConfigError(
-            f"config key {MODE_KEY!r} is {config[MODE_KEY]!r}, and {KEY!r} names no topic: name some,"
-            f" or set it to {OFF!r}"
+            f"config key {MODE_KEY!r} is {config[MODE_KEY]!r}, and {KEY!r} names no topic:"
+            f" name some, or set it to {OFF!r}"
         )
     return policy
 

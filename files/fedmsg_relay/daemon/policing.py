@@ -10,6 +10,7 @@ import logging
 import time
 from collections import Counter, OrderedDict
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import zmq
 
@@ -91,7 +92,7 @@ class Policing:
         self._enter(who, topic, side, f"{why}, by {pattern!a}")
         return (Checked(None, NOT_ALLOWED, checked.topic) if self._refuses else checked), why
 
-    def state(self) -> dict[str, object]:
+    def state(self) -> dict[str, Any]:
         """For health and metrics: `messages` by side and outcome, `senders` who were last."""
         messages: dict[str, dict[str, int]] = {}
         for side, outcome in self._outcomes.items():
