@@ -28,7 +28,7 @@ import zmq
 from fedmsg_relay import __version__, cli, endpoints, log, preflight, process, systemd
 from fedmsg_relay import config as global_config
 from fedmsg_relay.checks.wire import Checker
-from fedmsg_relay.daemon import access, ports, state
+from fedmsg_relay.daemon import access, policing, ports, state
 from fedmsg_relay.daemon.account import SUMMARY_PERIOD, Account
 from fedmsg_relay.daemon.attendance import Attendance
 from fedmsg_relay.daemon.backlog_process import BacklogProcess
@@ -86,7 +86,8 @@ class Relay:
         self._attendance = Attendance(self._outbound, self._recorder)
         parts = (self._inbound, self._desk, self._outbound, self._recorder, self._account)
         self._senders = Senders([*addresses.inbound, *addresses.submit], addresses.outbound)
-        self._passing = Passing(*parts, self._senders)
+        self._policing = policing.of(config)
+        self._passing = Passing(*parts, self._senders, self._policing)
         self._submit: Submit | None = None
         shown = (config["relay_journal"], config["relay_allow"], config["relay_sop"])
         self._web = BacklogProcess(list(addresses.http), *shown)
@@ -117,7 +118,7 @@ class Relay:
         self._bind(self._inbound.socket, "inbound: scripts", self._addresses.inbound, passed)
         if self._recorder is not None and self._addresses.submit:
             ours = (self._recorder, self._desk, self._outbound.emit, self._senders)
-            self._submit = Submit(self._context, self._config, *ours)
+            self._submit = Submit(self._context, self._config, *ours, self._policing)
             self._submit.on_emitted = self._account.enter_submitted
             self._loop.on_input(self._submit.socket, self._receive_submits)
             self._bind(self._submit.socket, "submit: publishers", self._addresses.submit, passed)
@@ -239,7 +240,7 @@ class Relay:
         told = {"started": self._started, "refused": self._access.refusals()}
         told["connections"] = self._access.callers.state()
         parts = (self._submit, self._recorder, self._outbound, self._desk, self._senders)
-        self._web.tell({**told, **state.collect(self._account.counts, *parts)})
+        self._web.tell({**told, **state.collect(self._account.counts, *parts, self._policing)})
 
 
 def serve(config: global_config.Config, addresses: preflight.RelayAddresses) -> None:
@@ -251,7 +252,7 @@ def serve(config: global_config.Config, addresses: preflight.RelayAddresses) -> 
         "%s %s, Python %s, pyzmq %s, libzmq %s", NAME, __version__, platform.python_version(),
         zmq.pyzmq_version(), zmq.zmq_version(),
     )  # fmt: skip
-    for warning in preflight.warnings(addresses):
+    for warning in preflight.warnings(config, addresses):
         logger.warning("%s", warning)
     relay = Relay(config, addresses)
     signals = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)

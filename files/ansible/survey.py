@@ -25,9 +25,10 @@ standard output answers. All keys of the request are optional:
     units      name to paths     -> units: {name: {state, enabled, outdated}}: ActiveState or
                                     "missing", whether it starts at boot, and one of those Python
                                     and unit files that were written after it started
-    allow      {networks, hosts: {host: name or address}}
+    allow      {networks, hosts: {host: name or address}, policed}
                                  -> allow: {wrong: {network: why it is none}, outside: {host:
-                                    addresses}}, hosts that are in none of them, nor this machine
+                                    addresses}}, hosts that are in none of them, nor this machine;
+                                    policed: as wrong, of other networks
     spool      a directory       -> spool: {waiting, failed, oldest}: how many messages, and the
                                     seconds for which one has been waiting
     members    users             -> members: {missing: those that this host does not know, outside:
@@ -147,7 +148,7 @@ def main() -> None:
             "units": {
                 name: unit(name, paths) for name, paths in request.get("units", {}).items()
             },
-            "allow": allowed(**request.get("allow", {"networks": [], "hosts": {}})),
+            "allow": allowed(**request.get("allow", {"networks": [], "hosts": {}, "policed": []})),
             "spool": spooled(request["spool"]) if "spool" in request else {},
             "members": membership(request.get("members", [])),
             "former": former(**request["former"], addresses=request.get("addresses", []))
@@ -356,13 +357,8 @@ def is_local(address: str) -> bool:
     return True
 
 
-def allowed(networks: list[str], hosts: dict[str, str]) -> dict[str, Any]:
-    wrong, known = {}, []
-    for text in networks:
-        try:
-            known.append(ipaddress.ip_network(text))
-        except ValueError as error:
-            wrong[text] = str(error)
+def allowed(networks: list[str], hosts: dict[str, str], policed: list[str]) -> dict[str, Any]:
+    known, wrong = parsed_networks(networks)
     outside = {}
     for host, name in hosts.items() if known else ():
         # A host that cannot be looked up here may still connect, from wherever it is.
@@ -371,7 +367,18 @@ def allowed(networks: list[str], hosts: dict[str, str]) -> dict[str, Any]:
         inside = any(address in network for address in plain for network in known)
         if addresses and not inside and not any(map(is_local, addresses)):
             outside[host] = ", ".join(addresses)
-    return {"wrong": wrong, "outside": outside}
+    return {"wrong": wrong, "outside": outside, "policed": parsed_networks(policed)[1]}
+
+
+def parsed_networks(texts: list[str]) -> tuple[list[Any], dict[str, str]]:
+    """The networks, and those texts that are none, each with the reason."""
+    known, wrong = [], {}
+    for text in texts:
+        try:
+            known.append(ipaddress.ip_network(text))
+        except ValueError as error:
+            wrong[text] = str(error)
+    return known, wrong
 
 
 def listeners(addresses: list[str]) -> dict[str, list[dict[str, str]]]:

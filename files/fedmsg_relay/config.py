@@ -47,6 +47,8 @@ DEFAULTS: Config = {
     "relay_log": None,
     "relay_submit": [],
     "relay_allow": [],  # networks; everybody if there are none
+    "relay_policy": {},  # patterns of topics, with the networks that may publish these
+    "relay_policy_mode": "off",
     "relay_journal": None,
     "relay_journal_max_age": 7 * 24 * 3600,
     "relay_journal_max_bytes": 1 << 30,
@@ -101,6 +103,7 @@ _NUMBERS = {
 }
 _FLOATS = ("post_init_sleep", "timeout", "relay_hold_max")
 _ADDRESS_LISTS = ("relay_inbound", "relay_submit", "relay_http", "relay_allow")
+_POLICY_MODES = ("off", "mark", "refuse")
 _PATHS = ("relay_log", "relay_journal", "publisher_spool")
 
 
@@ -139,6 +142,12 @@ def complete(merged: Config) -> Config:
     }
     for key in _ADDRESS_LISTS:
         config[key] = as_list(key, config[key])
+    config["relay_policy"] = _policy(config["relay_policy"])
+    if config["relay_policy_mode"] not in _POLICY_MODES:
+        raise ConfigError(
+            "config key 'relay_policy_mode' must be 'off', 'mark' or 'refuse', not"
+            f" {config['relay_policy_mode']!r}"
+        )
     for key, least in _NUMBERS.items():
         if config[key] is not None or DEFAULTS[key] is not None:
             config[key] = _number(key, config[key], least)
@@ -163,6 +172,16 @@ def _check_link(key: str, value: object) -> None:
         raise ConfigError(
             f"config key {key} must be a link such as https://HOST/sop.html, not {value!r}"
         )
+
+
+def _policy(value: object) -> dict[str, list[str]]:
+    """Patterns of topics, each with a list of networks. Raises ConfigError."""
+    if not isinstance(value, dict) or not all(isinstance(pattern, str) for pattern in value):
+        raise ConfigError(
+            "config key 'relay_policy' must be a dict of patterns of topics, each with a list of"
+            f" networks, not {value!r}"
+        )
+    return {pattern: as_list(f"relay_policy[{pattern!r}]", value[pattern]) for pattern in value}
 
 
 def as_list(key: str, value: object) -> list[str]:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 Message: TypeAlias = "dict[str, Any]"
 
+# What a probe's topic has after topic_prefix and environment. fedmsg-tail hides `_heartbeat`.
+PROBE_TOPIC = "_heartbeat.fedmsg-probe"
+
 
 class Encoder(json.JSONEncoder):
     """JSON as fedmsg.encoding writes it: `__json__()`, dates as seconds since the epoch, sets."""

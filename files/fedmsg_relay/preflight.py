@@ -14,11 +14,12 @@ from dataclasses import dataclass
 
 from . import config as global_config
 from . import endpoints
-from .checks import networks
+from .checks import networks, policy
 from .config import Config
 from .daemon import monitoring
 from .endpoints import Endpoint
 from .errors import ConfigError, FedmsgRelayError, StartError
+from .message import PROBE_TOPIC
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ def check_addresses(config: Config) -> tuple[list[str], list[str]]:
         for text in texts:
             endpoints.parse(text, f"endpoints[{name!r}]")
     networks.configured(config)
+    policy.configured(config)
     both = set(inbound) & set(outbound)
     if both:
         raise ConfigError(
@@ -105,9 +107,9 @@ def http_endpoints(config: Config) -> list[str]:
     return [text if "://" in text else f"tcp://{text}" for text in texts]
 
 
-def warnings(addresses: RelayAddresses) -> list[str]:
-    """What works on this machine and fails for others, one line each."""
-    found = []
+def warnings(config: Config, addresses: RelayAddresses) -> list[str]:
+    """What works on this machine and fails for others, or the other way round, one line each."""
+    found = _about_probes(config, addresses)
     # HTTP may well be for this machine alone.
     bus = {**addresses.inbound, **addresses.submit, **addresses.outbound}
     for address, endpoint in bus.items():
@@ -118,6 +120,25 @@ def warnings(addresses: RelayAddresses) -> list[str]:
                 " no other machine can reach it"
             )
     return found
+
+
+def _about_probes(config: Config, addresses: RelayAddresses) -> list[str]:
+    """Whether relay_policy lets a probe on this host through, as a deploy makes one."""
+    policed = policy.configured(config)
+    if policed is None:
+        return []
+    topic = f"{config['topic_prefix']}.{config['environment']}.{PROBE_TOPIC}"
+    bound = (
+        endpoints.split(each)[0].strip("[]") for each in (*addresses.inbound, *addresses.submit)
+    )
+    # The kernel connects from the address that it connects to.
+    hosts = {"127.0.0.1" if host in endpoints.WILDCARDS else host for host in bound}
+    patterns = ((host, policed.against(host, topic)) for host in sorted(hosts))
+    return [
+        f"relay_policy[{pattern!r}] does not name {host}: a probe on this host is not allowed"
+        for host, pattern in patterns
+        if pattern is not None
+    ]
 
 
 def check_relay(config: Config) -> RelayAddresses:
@@ -183,7 +204,7 @@ def main(argv: list[str] | None = None) -> int:
         config = global_config.load(args.config_filename, system=True)
         if args.relay:
             addresses = check_relay(config)
-            for warning in warnings(addresses):
+            for warning in warnings(config, addresses):
                 print(f"warning: {warning}", file=sys.stderr)
             print(f"configuration ok: {addresses}")
         else:

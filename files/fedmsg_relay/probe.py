@@ -32,7 +32,7 @@ NAME = "fedmsg-probe"
 RELAY_TIMEOUT = 5.0
 CONSUMER_TIMEOUT = 20.0
 
-TOPIC = "_heartbeat.fedmsg-probe"
+TOPIC = message.PROBE_TOPIC
 
 _DESCRIPTION = """\
 Send a message through each relay of the config and wait for it on the other side; submit another

@@ -51,6 +51,13 @@ CASES_HERE: dict[str, dict[str, Any]] = {
         "app01": {},
         "says": ["which no other host can reach", "or set fedmsg_base_address of relay"],
     },
+    "policy with what is no network": {
+        "bus": {"fedmsg_base_relay_policy": {"a.*": ["10.5.0.0/16"], "b": ["10.5.1.0/16"]}},
+        "says": [
+            "fedmsg_base_relay_policy has 10.5.1.0/16: 10.5.1.0/16 has host bits set",
+            "a list of networks like 10.5.0.0/16",
+        ],
+    },
     "log in no directory": {
         "bus": {"fedmsg_base_relay_log": "/nowhere/relay.log"},
         "says": ["fedmsg_base_relay_log is /nowhere/relay.log", "in a directory that is there"],
@@ -153,6 +160,8 @@ def right_input() -> dict[str, Any]:
         "fedmsg_base_relay_http": "127.0.0.1:4002",
         "fedmsg_base_certnames": {"shell.app01": "shell-app01.example.org"},
         "fedmsg_base_extra_config": {"datagrepper_url": "https://example.org/raw"},
+        "fedmsg_base_relay_policy": {"*": [], "a": ["::1"], "org.a.*": ["10.5.0.0/16", "10.6.0.7"]},
+        "fedmsg_base_relay_policy_mode": False,  # `off`, as YAML reads it
         # Of playbooks, and of whoever has names of their own.
         **dict.fromkeys(fedmsg_variables_of_playbooks(), "x"),
         "fedmsg_apps_mirror": "x",

@@ -107,7 +107,8 @@ def test_a_name_that_is_loopback_here_is_warned_about(monkeypatch: pytest.Monkey
         "relay_inbound": "tcp://busgateway01:1",
         "endpoints": {"relay_outbound": "tcp://127.0.0.1:2"},
     }
-    found = preflight.warnings(preflight.relay_addresses(complete(keys)))
+    config = complete(keys)
+    found = preflight.warnings(config, preflight.relay_addresses(config))
     assert len(found) == 1
     assert "busgateway01 is 127.0.1.1 here" in found[0]
 

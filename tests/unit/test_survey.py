@@ -45,7 +45,7 @@ class TestMembership:
 
 class TestWhoMayConnect:
     def allowed(self, networks: list[str], **hosts: str) -> dict[str, Any]:
-        found: dict[str, Any] = SURVEY["allowed"](networks, hosts)
+        found: dict[str, Any] = SURVEY["allowed"](networks, hosts, [])
         return found
 
     def test_hosts_in_no_network(self) -> None:
@@ -59,12 +59,16 @@ class TestWhoMayConnect:
         assert self.allowed(["192.0.2.0/24"], a="no-such-host.invalid")["outside"] == {}
 
     def test_nobody_is_outside_where_everybody_may(self) -> None:
-        assert self.allowed([], a="192.0.2.7") == {"wrong": {}, "outside": {}}
+        assert self.allowed([], a="192.0.2.7") == {"wrong": {}, "outside": {}, "policed": {}}
 
     def test_what_is_no_network(self) -> None:
         wrong = self.allowed(["10.0.0.1/8", "all", "10.0.0.0/8"])["wrong"]
         assert list(wrong) == ["10.0.0.1/8", "all"]
         assert "host bits set" in wrong["10.0.0.1/8"]
+
+    def test_those_who_may_publish_are_another_list(self) -> None:
+        found = SURVEY["allowed"](["10.0.0.0/8"], {}, ["10.0.0.1/8", "192.0.2.7"])
+        assert found["wrong"] == {} and list(found["policed"]) == ["10.0.0.1/8"]
 
 
 class TestSpool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from fedmsg_relay.checks import wire
@@ -252,11 +252,46 @@ def test_whatever_comes_in_what_goes_out_is_safe(frames: list[bytes]) -> None:
     topic, body = checked.frames
     topic.decode()
     out = json.loads(body.decode())
-    assert isinstance(out["topic"], str)
+    assert isinstance(out["topic"], str) and out["topic"] == checked.body_topic
     assert isinstance(out["msg_id"], str)
     time.ctime(out["timestamp"])
     if checked.cause is not None:  # and what has been repaired needs no second repair
         assert wire.Checker(1 << 30).check(checked.frames).cause is None
+
+
+def slowly(body: bytes) -> wire.Checked:
+    steps = wire.Checker(1 << 20).check_slowly([b"a", body])
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return cast(wire.Checked, end.value)
+
+
+# What JSON escapes, and what it may: an escape, or a character, lies across each possible cut.
+letters = st.sampled_from(["a", "ä", "\\", '"', "\n", "\u2028", "\U0001f600", "\ud800"])
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.lists(letters, min_size=1, max_size=7).map("".join),
+    st.sampled_from([1, wire.CLOSELY // 20, wire.CLOSELY]),
+    st.booleans(),
+    st.booleans(),
+)
+def test_of_a_large_message_the_topic_of_the_body_is_known_as_far_as_it_matters(
+    unit: str, times: int, ascii: bool, complete: bool
+) -> None:
+    message = {"topic": unit * times, **({"timestamp": 1, "msg_id": "x"} if complete else {})}
+    body = json.dumps(message, ensure_ascii=ascii or "\ud800" in unit).encode()
+    checked = slowly(body)
+    assert checked.frames is not None
+    topic = json.loads(checked.frames[1])["topic"]
+    if len(topic) <= wire.LEAST_KNOWN:
+        assert checked.body_topic == topic
+    else:  # but for a pair of surrogates that is cut through, at the end
+        assert topic.startswith(checked.body_topic[:-1])
+        assert len(checked.body_topic) > wire.LEAST_KNOWN
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -172,6 +172,13 @@ def warnings(feed: Feed) -> list[str]:
                 f"{peer.get('address')} is not in relay_allow: {peer.get('connections')}"
                 " connections refused"
             )
+    for peer in _objects(part(feed.state, "policy"), "senders"):
+        if now - _time(peer.get("last")) < RECENT:
+            found.append(
+                f"relay_policy does not let {peer.get('address')} publish"
+                f" {str(peer.get('topic'))[:200]!a}: {peer.get('messages')} messages of it"
+                f" {peer.get('outcome')}"
+            )
     senders = part(feed.state, "senders")
     if senders.get("is_alarmed"):
         found.append(

@@ -67,6 +67,7 @@ def _families(feed: Feed, journal: JournalFile | None, healthy: bool) -> Iterato
     yield from _senders(health.part(state, "senders"))
     yield from _desk(health.part(state, "desk"))
     yield from _submits(health.part(state, "submit"))
+    yield from _policy(health.part(state, "policy"))
     yield from _journal(health.part(state, "journal"))
     failing = bool(health.part(state, "log"))
     yield _gauge("log_failing", "1 while the log cannot be written, else 0", failing)
@@ -140,6 +141,19 @@ def _submits(submit: dict[str, Any]) -> Iterator[Metric]:
     yield family
     help_text = "Messages submitted that wait for the disk"
     yield _gauge("submits_pending", help_text, _number(submit.get("pending")))
+
+
+def _policy(policed: dict[str, Any]) -> Iterator[Metric]:
+    family = CounterMetricFamily(
+        "fedmsg_relay_policy_messages",
+        "Messages whose senders relay_policy does not let publish them; marked ones were relayed",
+        labels=("side", "outcome"),
+    )
+    messages = health.part(policed, "messages")
+    for side in sorted(messages):
+        for outcome, number in sorted(health.part(messages, side).items()):
+            family.add_metric((str(side), str(outcome)), _number(number))
+    yield family
 
 
 def _journal(journal: dict[str, Any]) -> Iterator[Metric]:

@@ -38,6 +38,7 @@ SECTIONS = (
     (re.compile(r"^descriptors run out|^the memory is at"), "hostile-peer"),
     (re.compile(r"^publisher .* was cut off"), "hostile-peer"),
     (re.compile(r"^listener .* was too slow"), "slow-listener"),
+    (re.compile(r"^relay_policy does not let"), "access"),
     (re.compile(r"is not in relay_allow"), "hostile-peer"),
     (re.compile(r"^publishers of .* connected|^a flood"), "flood"),
     (re.compile(r"^(dropped|repaired) in the last"), "poison-message"),

@@ -37,8 +37,8 @@ def configured(config: Config) -> list[Network]:
     return [parse(text) for text in config["relay_allow"]]
 
 
-def parse(text: str) -> Network:
-    """`10.5.0.0/16`, `2001:db8::/32`, or one address. Raises ConfigError."""
+def parse(text: str, where: str = "config key 'relay_allow'") -> Network:
+    """`10.5.0.0/16`, `2001:db8::/32`, or one address. Raises ConfigError, which says `where`."""
     try:
         return ipaddress.ip_network(text)
     except ValueError as error:
@@ -46,9 +46,17 @@ def parse(text: str) -> Network:
         with suppress(ValueError):
             hint = f", did you mean {ipaddress.ip_network(text, strict=False)}?"
         raise ConfigError(
-            f"config key 'relay_allow': {text!r} is not a network like 10.5.0.0/16, nor an"
-            f" address: {error}{hint}"
+            f"{where}: {text!r} is not a network like 10.5.0.0/16, nor an address: {error}{hint}"
         ) from error
+
+
+def has(networks: Iterable[Network], text: str) -> bool:
+    """Whether a numeric address is in one of them. Of the other version, it is in none."""
+    try:
+        address = _address(text)
+    except ValueError:
+        return False
+    return any(address in network for network in networks)
 
 
 def plain(text: str) -> str:

@@ -69,6 +69,9 @@ MAX_DEPTH = 100
 AT_A_GLANCE = 256 << 10
 CLOSELY = 16 << 10
 
+# Characters that are known of the topic in a body, or all: escaped, one takes up to twelve bytes.
+LEAST_KNOWN = CLOSELY // 12 - 1
+
 # Bytes of a topic. Those of a bus have some dozens; listeners subscribe to them by their beginning.
 LARGEST_TOPIC = 64 << 10
 
@@ -105,20 +108,22 @@ class Checked(NamedTuple):
     """What to do with one message: emit `frames`, or drop it if that is None.
 
     `cause` says why it was dropped or what was repaired and is None for a message left untouched.
-    `topic` is the sender's, undecodable bytes escaped, for the log. `msg_id` is that of what goes
-    out; JSON may hold what UTF-8 cannot, half of a surrogate pair.
+    `topic` is the sender's, undecodable bytes escaped, for the log. `msg_id` and `body_topic` are
+    those in the body that goes out; JSON may hold what UTF-8 cannot, half of a surrogate pair. Of
+    a very large message `body_topic` may be the first LEAST_KNOWN characters or more of it.
     """
 
     frames: list[bytes] | None
     cause: str | None
     topic: str
     msg_id: str = ""
+    body_topic: str = ""
 
 
 # As Checked(*fields), in a third of the time: a NamedTuple's own constructor is a function in
 # Python.
 _checked = cast(
-    Callable[[tuple[list[bytes], None, str, str]], Checked], partial(tuple.__new__, Checked)
+    Callable[[tuple[list[bytes], None, str, str, str]], Checked], partial(tuple.__new__, Checked)
 )
 
 
@@ -212,10 +217,12 @@ class Checker:
             return WRAPPED
         if not scanned.is_strict:
             self._on_not_strict(topic_text)
+        body_topic = _beginning_of(raw["topic"])
         if not bad:
             whole = frames if len(frames) == 2 else [topic, body]
-            return Checked(whole, None, topic_text, parsed["msg_id"])
-        return self._completed(topic_text, topic, body, scanned, bad)
+            return Checked(whole, None, topic_text, parsed["msg_id"], body_topic)
+        completed = self._completed(topic_text, topic, body, scanned, bad)
+        return completed._replace(body_topic=body_topic)
 
     def _completed(
         self, topic_text: str, topic: bytes, body: bytes, scanned: Scanned, bad: list[str]
@@ -279,13 +286,13 @@ class Checker:
                 ):
                     parsed = _loads(body)
                     if (
-                        type(parsed["topic"]) is str
+                        type(body_topic := parsed["topic"]) is str
                         and type(msg_id := parsed["msg_id"]) is str
                         and type(timestamp := parsed["timestamp"]) in _NUMBERS
                         and _FIRST_TIMESTAMP <= timestamp <= _LAST_TIMESTAMP
                         and not (validated and not credentials.are_readable(parsed))
                     ):
-                        complete = _checked((frames, None, topic.decode(), msg_id))
+                        complete = _checked((frames, None, topic.decode(), msg_id, body_topic))
             except (ValueError, KeyError, TypeError, RecursionError):
                 pass
             found.append(complete)
@@ -333,7 +340,7 @@ class Checker:
             return self._wrapped(topic_text, topic, body.strip(_BLANKS), UNREADABLE)
         bad = [key for key, is_good in _NEEDED.items() if not is_good(parsed.get(key))]
         if not bad:
-            return Checked(frames, None, topic_text, parsed["msg_id"])
+            return Checked(frames, None, topic_text, parsed["msg_id"], parsed["topic"])
         if any(key in parsed for key in _SIGNED):
             # A signed message cannot be completed: any key that is added breaks its signature.
             return self._wrapped(topic_text, topic, body.strip(_BLANKS))
@@ -365,7 +372,8 @@ class Checker:
         body = "{{{}}}".format(
             ",".join(f"{json.dumps(key)}:{raw}" for key, raw in sorted(members.items()))
         ).encode()
-        return Checked([topic, body], cause, topic_text, json.loads(members["msg_id"]))
+        msg_id, body_topic = json.loads(members["msg_id"]), json.loads(members["topic"])
+        return Checked([topic, body], cause, topic_text, msg_id, body_topic)
 
 
 def _is_usable(timestamp: Any) -> bool:
@@ -408,6 +416,18 @@ def _escaped(body: bytes, most: int) -> Generator[None, None, bytes | None]:
             return None
         yield
     return b"".join([*pieces, b'"'])
+
+
+def _beginning_of(raw: bytes) -> str:
+    """A string of a valid text, or LEAST_KNOWN characters and more of it: it may have megabytes."""
+    if len(raw) <= CLOSELY:
+        return cast(str, json.loads(raw))
+    text = raw[:CLOSELY].decode("utf-8", "ignore")  # what is cut through is one character
+    while True:
+        try:
+            return cast(str, json.loads(f'{text}"'))
+        except ValueError:  # cut within an escape
+            text = text[:-1]
 
 
 def _atom(raw: bytes) -> Any:

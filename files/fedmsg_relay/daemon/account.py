@@ -11,6 +11,7 @@ from .. import log
 from ..checks.wire import INTERNAL_ERROR, NOT_STRICT, NULL, UNSEEN, Checked
 from ..rate_limit import RateLimit
 from .monitoring import Monitoring
+from .policing import NOT_ALLOWED
 
 SUMMARY_PERIOD = 60.0  # seconds
 
@@ -86,7 +87,8 @@ class Account:
         verb = "dropped" if checked.frames is None else "repaired"
         counter = self.counts.dropped if checked.frames is None else self.counts.repaired
         counter[cause] += 1
-        if self._warnings.allows(cause):
+        # Of what is not allowed the line that names its sender is policing's.
+        if cause != NOT_ALLOWED and self._warnings.allows(cause):
             # %a: a topic is the sender's text, and must not be able to forge a line of this log.
             more = "; more of these are only counted" * self._warnings.is_last(cause)
             logger.warning(

@@ -99,7 +99,7 @@ class Desk:
         self,
         messages: Sequence[list[bytes]],
         heads: Sequence[zmq.Frame | None],
-        sender: Callable[[zmq.Frame], Hashable],
+        sender: Callable[[zmq.Frame | None], Hashable],
         done: Done,
     ) -> list[Checked]:
         """As `check` for each, without those that are done later. `heads`: their first frames."""
@@ -110,7 +110,7 @@ class Desk:
         for number, (frames, head) in enumerate(zip(messages, heads)):
             found = None if self._queues else checked[number]
             if found is None:
-                found = self.check(frames, partial(_whose, sender, head), done)
+                found = self.check(frames, partial(sender, head), done)
             if found is not None:
                 at_once.append(found)
         return at_once
@@ -173,7 +173,3 @@ class Desk:
             self._on_error()
             return Checked(None, INTERNAL_ERROR, "")
         return None
-
-
-def _whose(sender: Callable[[zmq.Frame], Hashable], head: zmq.Frame | None) -> Hashable:
-    return -1 if head is None else sender(head)

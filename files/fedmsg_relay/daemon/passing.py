@@ -1,8 +1,12 @@
-"""The way of a message that a script has published: receive, check, emit, journal."""
+"""The way of a message that a script has published: receive, check, judge, emit, journal."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from functools import partial
+
+import zmq
 
 from ..checks.wire import Checked
 from ..journal.recorder import Recorder
@@ -11,6 +15,7 @@ from .account import Account
 from .desk import INBOUND, Desk
 from .inbound import Inbound
 from .outbound import Outbound
+from .policing import Policing, address_of
 from .senders import Senders, sender
 
 # Seconds for which batches are relayed before timers, signals and listeners get their turn.
@@ -28,6 +33,7 @@ class Passing:
         recorder: Recorder | None,
         account: Account,
         senders: Senders,
+        policing: Policing | None = None,
     ) -> None:
         self._inbound = inbound
         self._desk = desk
@@ -35,26 +41,52 @@ class Passing:
         self._recorder = recorder
         self._account = account
         self._senders = senders
+        self._policing = policing
         inbound.skipping.on_many = senders.cut_off
 
     def relay_batches(self) -> None:
         """Pass on what has come, many at a time when many come. Never waits."""
         end = time.perf_counter() + TURN
         while not self._desk.is_full(INBOUND):
-            self._inbound.keeps_heads = self._senders.is_alarmed or not self._desk.is_idle
+            self._inbound.keeps_heads = (
+                self._senders.is_alarmed or self._policing is not None or not self._desk.is_idle
+            )
             received = self._inbound.receive()
             heads = self._inbound.heads
             self._senders.took(heads)
             if not received:
                 return
             started = time.perf_counter()
-            checked = self._desk.check_all(received, heads, sender, self._later)
+            if self._policing is None:
+                checked = self._desk.check_all(received, heads, sender, self._later)
+            else:
+                checked = self._judge_all(self._policing, received, heads)
             self._pass_on(checked)
             ended = time.perf_counter()
             if checked:
                 self._account.enter(checked, ended - started)
             if ended > end:
                 return
+
+    def _judge_all(
+        self,
+        policing: Policing,
+        received: Sequence[list[bytes]],
+        heads: Sequence[zmq.Frame | None],
+    ) -> list[Checked]:
+        """What has come of messages at once, each checked and judged by whose it is."""
+        at_once = []
+        for frames, head in zip(received, heads):
+            # Now: a frame that was kept would keep the buffer that it was received in.
+            address = address_of(head)
+            done = partial(self._judge_later, policing, address)
+            checked = self._desk.check(frames, partial(sender, head), done)
+            if checked is not None:
+                at_once.append(policing.judged(checked, address, INBOUND)[0])
+        return at_once
+
+    def _judge_later(self, policing: Policing, address: str | None, checked: Checked) -> None:
+        self._later(policing.judged(checked, address, INBOUND)[0])
 
     def _pass_on(self, checked: list[Checked]) -> None:
         self._outbound.emit([each.frames for each in checked if each.frames is not None])

@@ -350,8 +350,10 @@ def abort(fd: int, address: str) -> bool:
     return bool(_libc.connect(fd, bytes(16), 16) == 0)
 
 
-def sender(head: zmq.Frame) -> int:
+def sender(head: zmq.Frame | None) -> int:
     """The descriptor that a message has come in on, by its first frame; -1 if that is not known."""
+    if head is None:  # it was not kept
+        return -1
     try:
         return int(head.get(_SRCFD))
     except zmq.ZMQError:  # of before ZMTP 3

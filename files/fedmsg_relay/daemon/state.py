@@ -11,6 +11,7 @@ from ..journal.recorder import Recorder, State
 from .account import Counts
 from .desk import Desk
 from .outbound import Outbound
+from .policing import Policing
 from .senders import Senders
 from .submit import Submit, SubmitCounts
 
@@ -25,6 +26,7 @@ def collect(
     outbound: Outbound,
     desk: Desk,
     senders: Senders,
+    policing: Policing | None,
 ) -> dict[str, object]:
     """Counts since the start, times in Unix time. Read by backlog/health.py, metrics.py."""
     submits = submit.counts if submit is not None else SubmitCounts()
@@ -47,6 +49,7 @@ def collect(
             "slowly": desk.checked_slowly,
         },
         "senders": senders.state(),
+        "policy": policing.state() if policing is not None else {},
         "listeners": len(outbound.listeners),
         "listener_addresses": sorted(listener.address for listener in outbound.listeners)[
             :MOST_ADDRESSES

@@ -29,6 +29,7 @@ from ..journal.store import Row
 from ..rate_limit import RateLimit
 from .desk import SUBMIT, Desk
 from .inbound import largest_frame
+from .policing import NOT_ALLOWED, Policing, address_of
 from .senders import Senders
 from .skipping import Skipping
 
@@ -93,6 +94,7 @@ class Submit:
         desk: Desk,
         emit: Callable[[list[list[bytes]]], None],
         senders: Senders,
+        policing: Policing | None = None,
     ) -> None:
         self.socket = sockets.make(context, zmq.ROUTER, config)
         # As for inbound: what is a little too large gets an answer.
@@ -111,6 +113,7 @@ class Submit:
         self._recorder = recorder
         self._desk = desk
         self._emit = emit
+        self._policing = policing
         self._pending: dict[str, _Pending] = {}
         self._pending_bytes = 0
         self._warnings = RateLimit()
@@ -144,17 +147,18 @@ class Submit:
         """Take one request. Of very many frames it is refused by the first of them."""
         receive = self.socket.recv
         frame = receive(_NOBLOCK, False)
-        frames = [frame.bytes]
+        frames, head = [frame.bytes], None
         while frame.more:
             frame = receive(_NOBLOCK, False)
             frames.append(frame.bytes)
             if len(frames) == 2:  # the first is libzmq's own, and knows nothing
+                head = frame
                 self._heads.append(frame)
             elif len(frames) > ENVELOPE_FRAMES + 3 and frame.more:
                 self._skipping.begin(self._heads[-1], len(frames))
                 self._skipping.go_on(self.socket, end)
                 break
-        self._request(frames)
+        self._request(frames, head)
 
     def take(self, result: Result) -> None:
         """Go on with what the journal has answered."""
@@ -183,7 +187,7 @@ class Submit:
                 for envelope in waiting:
                     self._refuse(envelope, "journal", result.error, True, msg_id)
 
-    def _request(self, frames: list[bytes]) -> None:
+    def _request(self, frames: list[bytes], head: zmq.Frame | None) -> None:
         try:
             delimiter = frames.index(b"", 1)
         except ValueError:
@@ -201,9 +205,20 @@ class Submit:
             self._refuse(envelope, NOT_A_REQUEST, text, False)
             return
         done = partial(self._decided, envelope)
+        if self._policing is not None:
+            done = partial(self._judge, self._policing, envelope, address_of(head))
         checked = self._desk.check(parts, lambda: (SUBMIT, envelope[0]), done, SUBMIT)
         if checked is not None:
             done(checked)
+
+    def _judge(
+        self, policing: Policing, envelope: list[bytes], address: str | None, checked: Checked
+    ) -> None:
+        judged, why = policing.judged(checked, address, SUBMIT)
+        if judged.cause == NOT_ALLOWED:
+            self._refuse(envelope, NOT_ALLOWED, why, False, topic=checked.topic)
+        else:
+            self._decided(envelope, judged)
 
     def _decided(self, envelope: list[bytes], checked: Checked) -> None:
         if checked.frames is None:
@@ -283,7 +298,8 @@ class Submit:
         topic: str = "",
     ) -> None:
         self.counts.refused[cause] += 1
-        if self._warnings.allows(cause):
+        # Of what is not allowed the line that names its sender is policing's.
+        if cause != NOT_ALLOWED and self._warnings.allows(cause):
             more = "; more of these are only counted" * self._warnings.is_last(cause)
             logger.warning("refused: %s, topic %.200a%s", error, topic, more)
         answer = {"ok": False, "error": error, "retry": retry}
