@@ -10,9 +10,11 @@ import json
 import random
 import re
 import struct
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,7 +25,7 @@ from hypothesis import strategies as st
 from tests.conftest import Bus, Listener, Process, Submitter, numbered, wait_for
 from tests.integration.test_slow_listeners import peak_mib
 from tests.integration.test_web import get, health
-from tests.support.others import PAUSE, Others, slowness, submitting
+from tests.support.others import Beside, Others, submitting
 from tests.support.zmtp_peers import Peer, command, frame, greeting, subscription
 
 # MiB that one peer may cost the relay.
@@ -40,14 +42,14 @@ class Hostile:
 
     @contextmanager
     def undisturbed(self) -> Iterator[None]:
-        """What is done meanwhile costs the publisher no more than PAUSE."""
-        calm = self.publisher.calm()
-        yield
-        self.publisher.go_on(5)
-        longest, own = self.publisher.longest, self.publisher.longest_own
-        print(f"longest {longest:.3f} s, with a processor {own:.3f} s, calm {calm:.3f} s")
-        own = min(longest, own)
-        assert own <= PAUSE + 3 * calm or own <= PAUSE * slowness() + 3 * calm
+        """What is done meanwhile costs the publisher no more than it may: see `Beside`."""
+        with (
+            tempfile.TemporaryDirectory(dir=self.bus.directory) as directory,
+            Beside(self.publisher, Path(directory)) as beside,
+        ):
+            beside.begin()
+            yield
+            beside.assert_undisturbed()
 
     def stop(self) -> int:
         """How many were acknowledged."""

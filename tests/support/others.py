@@ -1,7 +1,9 @@
 """Others, who use a relay while somebody does what he should not: how long each of them waits.
 
 What counts is what the relay makes them wait. A busy machine makes them wait as well: that is told
-from it by the kernel, which knows how long each thread was ready to run and had no processor.
+from it by the kernel, which knows how long each thread was ready to run and had no processor, and by
+a second relay, which nobody does anything to: what others wait there at the same time is no doing of
+the first one.
 """
 
 from __future__ import annotations
@@ -12,11 +14,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import zmq
 
 from .messages import number_of, numbered
+from .relays import Bus
 from .sockets import Listener, Sender, Submitter
 from .waiting import SLOWED, wait_for
 
@@ -135,6 +139,58 @@ def publishing(inbound: str, outbound: str) -> Callable[[zmq.Context[Any]], Once
         return once
 
     return prepare
+
+
+class Beside:
+    """Others of a relay that something is done to, beside those of a relay that is left alone.
+
+    `directory` is for the second relay's files and its journal: on the same disk as the first's.
+    """
+
+    def __init__(self, others: Others, directory: Path) -> None:
+        self._others = others
+        self._bus = Bus(directory, post_init_sleep=0.1)
+        self._bus.with_journal()
+        self._calm = 0.0
+        self._alone: Others
+
+    def __enter__(self) -> Beside:
+        try:
+            relay = self._bus.relay()
+            self._alone = Others(relay.pid, submitting(self._bus.submit))
+            self._alone.__enter__()
+        except BaseException:
+            self._bus.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._alone.__exit__()
+        finally:
+            self._bus.stop()
+
+    def begin(self) -> None:
+        """Learn how long it takes in calm times, and count from now on."""
+        self._calm = self._others.calm()
+        self._alone.begin()
+
+    def assert_undisturbed(self) -> None:
+        """The others have waited for less than PAUSE, and what they wait anyway.
+
+        That is three times what they wait in calm times, and what those of the relay beside it
+        have waited at most since `begin`.
+        """
+        self._others.go_on(5)
+        self._alone.go_on(1)  # what is under way there counts as well
+        longest, own = self._others.longest, self._others.longest_own
+        alone = self._alone.longest
+        print(
+            f"longest {longest:.3f} s, with a processor {own:.3f} s, calm {self._calm:.3f} s,"
+            f" at a relay left alone {alone:.3f} s"
+        )
+        took, anyway = min(longest, own), 3 * self._calm + alone
+        assert took < PAUSE + anyway or took < PAUSE * slowness() + anyway
 
 
 @contextmanager
