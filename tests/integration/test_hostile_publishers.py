@@ -543,7 +543,7 @@ def test_whatever_some_do_costs_nobody_else_anything(trial: Trial) -> None:
     )
     @given(st.lists(ACTS, min_size=1, max_size=3))
     def search(acts: list[Act]) -> None:
-        if time.monotonic() > end:
+        if time.monotonic() > end and trial.tried > 3:  # a slow machine tries as many
             return
         wrong = trial.run(acts)
         if wrong:  # what is the peers' doing happens again, and what is the machine's does not
