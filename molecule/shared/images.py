@@ -18,6 +18,8 @@ from pathlib import Path
 
 from engine import EngineError, limit_options, podman
 
+# Prints where locks are kept.
+CACHE = Path(__file__).resolve().parents[2] / "tools" / "setup" / "cache"
 RECIPE = Path(__file__).resolve().parent / "image"
 ROLE_VARIABLES = Path(__file__).resolve().parents[2] / "roles" / "fedmsg_base" / "vars"
 ROLES = "roles"
@@ -168,8 +170,8 @@ def _exists(name: str) -> bool:
 
 @contextmanager
 def _lock(name: str) -> Iterator[None]:
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    directory = Path(cache) / "fedmsg-relay" / "locks"
+    cache = subprocess.run([CACHE], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+    directory = Path(cache) / "locks"
     directory.mkdir(parents=True, exist_ok=True)
     tag = name.rsplit(":", 1)[1]
     with (directory / f"image-{tag}").open("w") as lock:

@@ -27,6 +27,9 @@ _FORGET_RELAY = """
 systemctl stop fedmsg-relay.socket fedmsg-relay.service
 rm -rf /var/lib/fedmsg-relay/* /var/log/fedmsg/fedmsg-relay.log?*
 truncate --size=0 /var/log/fedmsg/fedmsg-relay.log
+# On a busy machine ports that were closed just now can be in use for a moment longer. The relay
+# would bind them by itself, and check.yml would say that the sockets have failed.
+for try in 1 2 3 4 5; do systemctl start fedmsg-relay.socket && break; sleep 1; done
 systemctl start fedmsg-relay.service || exit
 """
 _FORGET_LISTENER = """

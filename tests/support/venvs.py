@@ -15,6 +15,9 @@ import pytest
 
 from . import programs
 
+# Prints where environments are kept.
+CACHE = Path(__file__).parents[2] / "tools" / "setup" / "cache"
+
 
 def of(variable: str, program: str, requirements: str, target: str) -> Path:
     """The one whose path is in this variable of the environment. It has this program.
@@ -39,7 +42,7 @@ def cached(name: str, content: bytes, build: Callable[[Path], None]) -> Path:
     other runs use it at the same time.
     """
     python = platform.python_version()
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fedmsg-relay"
+    cache = Path(programs.run([CACHE], env=os.environ, check=True).stdout.strip())
     venv = cache / "venvs" / f"{name}-py{python}-{hashlib.sha256(content).hexdigest()[:16]}"
     for directory in (venv.parent, cache / "locks"):
         directory.mkdir(parents=True, exist_ok=True)

@@ -22,6 +22,7 @@ DELIBERATELY_EVERYTHING = (
     "Makefile",
     "pyproject.toml",
     "requirements/*",
+    "tools/setup/cache",
     "tools/setup/lock",
     "tools/setup/packages",
     "tools/setup/run",

@@ -10,19 +10,23 @@ the two it is, and its number. FILE has a line of JSON for each that was sent:
 
 Of the second, what a PUB socket cannot tell is said, too: HURRIED where its message was sent before
 the relay had subscribed, or had not left when the socket was closed. An XPUB socket knows, and
-sends the same bytes at the same time.
+sends the same bytes at the same time. STARVED is said where, besides, the relay subscribed within
+LATE milliseconds more, and more processes wanted to run than there are processors: all hosts share
+a machine, and that machine was late, not the relay.
 """
 
 from __future__ import annotations
 
+import functools
 import json
+import os
 import signal
 import subprocess
 import sys
 import threading
 import time
 import uuid
-from typing import Callable
+from typing import Any, Callable
 
 import zmq
 
@@ -33,21 +37,27 @@ from fedmsg_relay import config
 PAUSE = 0.4
 
 HURRIED = "hurried"
+STARVED = "starved and hurried"
+LATE = 1500
+
+# Takes an exit status and what was said, once for each message.
+Said = Callable[[int, str], None]
 
 stop = threading.Event()
 
 
-def acked(text: str) -> tuple[int, str]:
+def acked(text: str, said: Said) -> None:
     logger = ["fedmsg-logger", "--modname", "sop", "--topic", "acked", "--message", text]
     done = subprocess.run(logger, capture_output=True, text=True)
-    return done.returncode, done.stderr.strip()
+    said(done.returncode, done.stderr.strip())
 
 
-def legacy(text: str) -> tuple[int, str]:
+def legacy(text: str, said: Said) -> None:
     try:
         now = config.load()
     except Exception as error:  # upstream's library ends with it, whatever it is
-        return 1, str(error)
+        said(1, str(error))
+        return
     topic = f"{now['topic_prefix']}.{now['environment']}.sop.legacy"
     body = {
         "topic": topic,
@@ -65,26 +75,45 @@ def legacy(text: str) -> tuple[int, str]:
         time.sleep(float(now["post_init_sleep"]))
         connected = socket.poll(0)
         socket.send_multipart([topic.encode(), json.dumps(body).encode()])
+        if not connected:
+            # What was sent is gone already. The next message need not wait to learn why.
+            threading.Thread(target=observe, args=(context, socket, said)).start()
+            return
         closed = time.monotonic()
         socket.close()
     except zmq.ZMQError as error:
-        return 1, str(error)
-    finally:
         context.destroy()
+        said(1, str(error))
+        return
+    context.destroy()
     lingered = time.monotonic() - closed >= int(now["zmq_linger"]) / 1000
-    return 0, HURRIED if not connected or lingered else ""
+    said(0, "" if not lingered else STARVED if busy() else HURRIED)
+
+
+def observe(context: zmq.Context[Any], socket: zmq.Socket[Any], said: Said) -> None:
+    late = socket.poll(LATE)
+    context.destroy(linger=0)
+    said(0, STARVED if late and busy() else HURRIED)
+
+
+def busy() -> bool:
+    """Over the last minute, on the machine that all hosts share."""
+    return os.getloadavg()[0] > (os.cpu_count() or 1)
 
 
 def main(name: str, path: str) -> None:
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     with open(path, "a", buffering=1, encoding="utf-8") as sent:
 
-        def publish(which: str, send: Callable[[str], tuple[int, str]]) -> None:
+        def publish(which: str, send: Callable[[str, Said], None]) -> None:
             number = 0
+
+            def said(of: int, status: int, text: str) -> None:
+                sent.write(json.dumps([which, of, status, text]) + "\n")
+
             while not stop.is_set():
                 number += 1
-                status, said = send(f"{name}-{which}-{number}.")
-                sent.write(json.dumps([which, number, status, said]) + "\n")
+                send(f"{name}-{which}-{number}.", functools.partial(said, number))
                 stop.wait(PAUSE)
 
         threads = [
@@ -95,6 +124,9 @@ def main(name: str, path: str) -> None:
         while not stop.wait(3600):
             pass
         for thread in threads:
+            thread.join()
+        # Those that observe.
+        for thread in set(threading.enumerate()) - {threading.current_thread()}:
             thread.join()
 
 
