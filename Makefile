@@ -2,7 +2,7 @@
 SHELL := bash
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint unit integration peer servers amqp guard molecule sop sop-mutate sop-prove drill bench delivery docs clean
+.PHONY: help demo test test-all lint unit fuzz integration peer servers amqp guard molecule sop sop-mutate sop-prove drill bench delivery docs clean
 
 RUN := tools/setup/run
 # A part of the tests, a file or a name: make unit ARGS="-k wire", make molecule SCENARIO=default
@@ -19,6 +19,7 @@ AMQP_JOBS ?= -n 2 --dist loadfile
 SLOW ?=
 export FEDMSG_TEST_SLOW := $(SLOW)
 SCENARIO ?=
+FUZZ_SECONDS ?= 60
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +42,10 @@ lint: ## check the code, the Ansible content, the shell scripts and the document
 unit: ## test the modules, and what the roles refuse
 	@tools/setup/packages venv docs
 	@$(RUN) python -m pytest $(UNIT_JOBS) $(or $(TESTS),tests/unit tests/roles) $(ARGS)
+
+fuzz: ## attack the parsers with generated input, each for FUZZ_SECONDS (60): make fuzz ARGS=zmtp
+	@tools/setup/packages venv
+	@PYTHONPATH=files FUZZ_SECONDS=$(FUZZ_SECONDS) $(RUN) python -m tests.fuzz.run $(ARGS)
 
 integration: ## test the programs as processes on this machine
 	@tools/setup/packages venv faults

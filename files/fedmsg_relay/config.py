@@ -101,6 +101,14 @@ _NUMBERS = {
     "relay_hold_max": 0,
     "publisher_spool_max_bytes": 0,
 }
+_LARGEST = (1 << 63) - 1  # of all others: what SQLite and a file's size can be
+# Less where libzmq and sockets take a C int, of milliseconds.
+_MOST = {
+    **{key: (1 << 31) - 1 for key in _NUMBERS if key.startswith("zmq_")},
+    "io_threads": (1 << 31) - 1,
+    "high_water_mark": (1 << 31) - 1,
+    "timeout": ((1 << 31) - 1) // 1000,
+}
 _FLOATS = ("post_init_sleep", "timeout", "relay_hold_max")
 _ADDRESS_LISTS = ("relay_inbound", "relay_submit", "relay_http", "relay_allow")
 _POLICY_MODES = ("off", "mark", "refuse")
@@ -317,4 +325,7 @@ def _number(key: str, value: object, least: int) -> float:
     right_type = (int, float) if key in _FLOATS else int
     if isinstance(value, bool) or not isinstance(value, right_type) or not value >= least:
         raise ConfigError(f"config key {key!r} must be {wanted} of at least {least}, not {value!r}")
+    most = _MOST.get(key, _LARGEST)
+    if value > most:
+        raise ConfigError(f"config key {key!r} must be {wanted} of at most {most}, not {value!r}")
     return value

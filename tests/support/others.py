@@ -1,9 +1,9 @@
 """Others, who use a relay while somebody does what he should not: how long each of them waits.
 
 What counts is what the relay makes them wait. A busy machine makes them wait as well: that is told
-from it by the kernel, which knows how long each thread was ready to run and had no processor, and by
-a second relay, which nobody does anything to: what others wait there at the same time is no doing of
-the first one.
+from it by the kernel, which knows how long each thread was ready to run and had no processor. A
+second relay, which nobody does anything to, tells it as well: what others wait there at the same
+time is no doing of the first one.
 """
 
 from __future__ import annotations

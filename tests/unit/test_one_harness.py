@@ -42,6 +42,7 @@ EXCEPTIONS: dict[str, dict[str, str]] = {
         "molecule/legacy/tests/former.py::settle": "waits as long as something still comes",
         "molecule/shared/flow.py::Flow.report": "waits as long as something may still come",
         "molecule/shared/hosts.py::_fault": "is a program without the tests beside it",
+        "tests/fuzz/run.py::main": "attacks for so many seconds",
         "tests/integration/test_allow.py::ends_connection": "reads on for so many seconds",
         "tests/integration/test_allow.py::round_trips": "keeps to a rate",
         "tests/integration/test_backlog.py::TestOfTheRelay.test_no_client_delays_the_bus": "keeps"

@@ -118,6 +118,9 @@ def parse(text: str, now: float) -> Query:
         else:
             end = start + delta
     told = _told_times(start, end, delta, now)
+    # Two large numbers together may be more than a number can be.
+    if not all(math.isfinite(each) for each in (start, end, *told.values()) if each is not None):
+        raise BadQuery("start, end and delta are too large together")
     if end is not None and end >= (now - JUST_NOW if end == int(end) else now):
         end = None
     order = values.get("order", ["desc"])[0]
