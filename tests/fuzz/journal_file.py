@@ -93,10 +93,12 @@ def _check(*found: Stored | None) -> None:
 
 def _salvage(path: str, new: str) -> None:
     """Ends, whatever the file says of itself, and what it takes can be read."""
-    logging.getLogger(log.NAME).setLevel(logging.CRITICAL)
+    logger = logging.getLogger(log.NAME)
+    before = logger.level
     journal = Journal(new, 1e9, 1 << 24)
     salvage = Salvage(path)
     try:
+        logger.setLevel(logging.CRITICAL)
         for _ in range(1000):
             if not salvage.take_some(journal):
                 break
@@ -104,5 +106,6 @@ def _salvage(path: str, new: str) -> None:
         _check(*reader.after(0, 100, 1 << 24))
         reader.close()
     finally:
+        logger.setLevel(before)
         salvage.close()
         journal.close()
