@@ -5,6 +5,7 @@ Scripts call `fedmsg_relay.publish(topic="package.branch.new", modname="pkgdb", 
 
 from __future__ import annotations
 
+import _thread
 import os
 
 TYPE_CHECKING = False  # `typing` is slow to import, and every command imports this first
@@ -16,6 +17,13 @@ __version__ = "0.1.0"
 # On a host this is a link to the release that is deployed. Whoever has begun with one goes on with
 # it when it is replaced, whatever it has yet to import.
 __path__ = [os.path.realpath(path) for path in __path__]
+
+# Held while something is imported late, and by a fork. A child whose parent was importing a module
+# in another thread when it forked waits for that module for ever: nobody is left to finish it.
+importing = _thread.RLock()
+os.register_at_fork(
+    before=importing.acquire, after_in_parent=importing.release, after_in_child=importing.release
+)
 
 __all__ = [
     "ConfigError",
@@ -54,6 +62,7 @@ def __getattr__(name: str) -> Any:
     if name not in _FROM:
         instead = f": use {_REFUSED[name]}" if name in _REFUSED else ""
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}{instead}")
-    from importlib import import_module
+    with importing:
+        from importlib import import_module
 
-    return getattr(import_module(f".{_FROM[name]}", __name__), name)
+        return getattr(import_module(f".{_FROM[name]}", __name__), name)

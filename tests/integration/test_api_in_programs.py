@@ -26,7 +26,7 @@ PATIENCE = 60
 def run(bus: Bus, program: str, **variables: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", program, str(bus.config_directory)]
     done = programs.run(command, cwd=bus.directory, env=environment(**variables), timeout=PATIENCE)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
     return done
 
 
@@ -42,6 +42,41 @@ import os, sys
 import fedmsg_relay
 fedmsg_relay.init(config_filename=sys.argv[1], environment="stg")
 """
+
+
+def _that_forks_in_an_import(init: bool, number: int) -> str:
+    """A program that forks while another thread imports the `number`th of all modules that its
+    message needs. The child publishes, too; one that hangs is ended, which is an error."""
+    return (
+        "import os, signal, sys, threading, time\n"
+        "import fedmsg_relay\n"
+        f"if {init}: fedmsg_relay.init(config_filename=sys.argv[1])\n"
+        "to_fork = threading.Event()\n"
+        "imported = []\n"
+        "class Slow:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if threading.current_thread() is threading.main_thread(): return\n"
+        "        imported.append(name)\n"
+        f"        if len(imported) == {number + 1}:\n"
+        "            to_fork.set()\n"
+        "            time.sleep(0.5)\n"
+        "sys.meta_path.insert(0, Slow())\n"
+        "def publish(n):\n"
+        "    fedmsg_relay.publish('t', {'n': n}, 'm', config_filename=sys.argv[1])\n"
+        "def first():\n"
+        "    publish(1)\n"
+        "    to_fork.set()\n"
+        "thread = threading.Thread(target=first)\n"
+        "thread.start()\n"
+        "to_fork.wait()\n"
+        "child = os.fork()\n"
+        "if child == 0:\n"
+        "    signal.alarm(40)\n"
+        "    publish(2)\n"
+        "    os._exit(0)\n"
+        "assert os.waitpid(child, 0)[1] == 0, imported\n"
+        "thread.join()\n"
+    )
 
 
 class TestFork:
@@ -113,6 +148,32 @@ class TestFork:
         assert children == list(range(30))
         assert len(messages) - len(children) == sent
         assert len({message["msg_id"] for message in messages}) == len(messages)
+
+    @pytest.mark.parametrize("number", range(4))
+    @pytest.mark.parametrize("init", [False, True])
+    def test_while_another_thread_imports(
+        self, bus: Bus, spool: Path, init: bool, number: int
+    ) -> None:
+        bus.relay()
+        run(bus, _that_forks_in_an_import(init, number))
+        assert sorted(message["msg"]["n"] for message in relayed(bus)) == [1, 2]
+
+    @pytest.mark.parametrize("number", range(4))
+    @pytest.mark.parametrize("init", [False, True])
+    def test_while_another_thread_imports_what_spools(
+        self, bus: Bus, spool: Path, init: bool, number: int
+    ) -> None:
+        bus.configure("z", timeout=0.2)
+        run(bus, _that_forks_in_an_import(init, number))
+        assert sorted(message["msg"]["n"] for message in spooled(spool)) == [1, 2]
+
+    @pytest.mark.parametrize("number", range(4))
+    @pytest.mark.parametrize("init", [False, True])
+    def test_while_another_thread_imports_libzmq(self, bus: Bus, init: bool, number: int) -> None:
+        relay = bus.relay()
+        run(bus, _that_forks_in_an_import(init, number))
+        relay.terminate()
+        relay.wait_for_line("2 relayed")
 
     def test_children_of_a_relay_that_does_not_acknowledge(self, bus: Bus) -> None:
         """multiprocessing ends a child without what runs at exit, where a message may wait."""

@@ -140,11 +140,14 @@ def test_at_most_what_was_in_flight_is_relayed_twice(
         relay.child.wait()
         in_flight = set(pending)
         relay = _restarted(bus, listening, listen)
+        # What was written was emitted before. The kill may have caught it on its way: the listener
+        # gets it from the backlog, and never from here.
+        to_come = {n for n in pending if f"id-{n}" not in set(bus.journaled())}
         again = Submitter(context, bus.submit)
         for n in sorted(pending):
             assert again.submit(*numbered(n))["ok"]
             listen()
-        wait_for(lambda: listen() or set(got) >= set(pending), what="what was submitted again")  # type: ignore[func-returns-value] # noqa: B023
+        wait_for(lambda: listen() or set(got) >= to_come, what="what was submitted again")  # type: ignore[func-returns-value] # noqa: B023
         twice = {n for n, count in Counter(got).items() if count > 1}
         assert twice <= in_flight
         doubled += len(twice)

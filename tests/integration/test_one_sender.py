@@ -9,8 +9,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -32,16 +31,25 @@ def filled(begin: bytes, unit: bytes, end: bytes) -> bytes:
     return begin + unit * ((LIMIT - len(begin) - len(end) - 1) // len(unit)) + end
 
 
-@contextmanager
-def others(bus: Bus, relay: Process) -> Iterator[None]:
-    """Others, whose longest wait is to be less than PAUSE and three times that of calm times."""
+# A relay that keeps others waiting does so each time; a machine that is slow for a moment does not.
+TRIES = 3
+
+
+def assert_others_are_served(bus: Bus, relay: Process, meanwhile: Callable[[], None]) -> None:
+    """Their longest wait is less than PAUSE and three times that of calm times."""
     with Others(relay.pid, submitting(bus.submit)) as made:
         calm = made.calm()
-        yield
-        made.go_on(10)
-    own = min(made.longest, made.longest_own)
-    print(f"calm {calm:.3f} s, longest {made.longest:.3f} s, with a processor {own:.3f} s")
-    assert own < PAUSE + 3 * calm or own < PAUSE * slowness() + 3 * calm
+        tried = []
+        for _ in range(TRIES):
+            made.begin()
+            meanwhile()
+            made.go_on(10)
+            own = min(made.longest, made.longest_own)
+            print(f"calm {calm:.3f} s, longest {made.longest:.3f} s, with a processor {own:.3f} s")
+            if own < PAUSE + 3 * calm or own < PAUSE * slowness() + 3 * calm:
+                return
+            tried.append(round(own, 3))
+    pytest.fail(f"others waited {tried} s, and {calm:.3f} s in calm times")
 
 
 @pytest.fixture
@@ -68,13 +76,16 @@ def test_one_message_that_takes_long_to_read(
     receiving = Listener(context, bus.outbound, topic=b"h")
     relay.wait_for_line("1 now")
     sender = Sender(context, bus.inbound)
-    with others(bus, relay):
+
+    def send() -> None:
         sender.send(b"h", HEAVY[kind])
         sender.send(b"h", *numbered(7)[1:])
         first, second = receiving.receive(60), receiving.receive(60)
-    assert json.loads(second[1])["msg_id"] == "id-7"  # in the order they were sent
-    if kind == "lists":  # as it came, unless it would take too long
-        assert first[1] == HEAVY[kind]
+        assert json.loads(second[1])["msg_id"] == "id-7"  # in the order they were sent
+        if kind == "lists":  # as it came, unless it would take too long
+            assert first[1] == HEAVY[kind]
+
+    assert_others_are_served(bus, relay, send)
     assert peak(relay.pid) < MEMORY
 
 
@@ -106,12 +117,15 @@ def test_one_message_of_very_many_frames(
     side: str, version: str, relay: Process, bus: Bus, context: zmq.Context[Any]
 ) -> None:
     kind = "PUB" if side == "inbound" else "DEALER"
-    with others(bus, relay):
+
+    def send() -> None:
         peer = Peer(getattr(bus, side), version, kind).greet()
         peer.flood(frame(b"", MORE) * 8_000_000 + frame(b""), 20)
         peer.socket.close()
         if side == "inbound":  # the others' are still passed on
             Sender(context, bus.inbound).send(*numbered(1))
+
+    assert_others_are_served(bus, relay, send)
     assert peak(relay.pid) < MEMORY
 
 
@@ -143,12 +157,15 @@ def test_what_waits_of_one_sender_has_a_bound(
         "unfinished": frame(large, MORE) * 40,
         "topics": (frame(large, MORE) + frame(b"{}")) * 20,
     }[kind]
-    with others(bus, relay):
+
+    def send() -> None:
         peer = Peer(getattr(bus, side), "3.0", "PUB" if side == "inbound" else "DEALER").greet()
         peer.flood(sent, 20)
         if kind == "unfinished":
             relay.wait_for_line(f"publisher {peer.address} cut off: too much unfinished")
         peer.socket.close()
+
+    assert_others_are_served(bus, relay, send)
     assert peak(relay.pid) < MEMORY
 
 

@@ -41,8 +41,8 @@ class Bus:
             "zmq_enabled": True,
             "sign_messages": False,
             "validate_signatures": False,
-            # Half a second is upstream's default, and now and then too little on a busy machine.
-            "post_init_sleep": 1.0,
+            # Half a second is upstream's default, and too little on a busy machine.
+            "post_init_sleep": 2.0,
             # Our relay waits so long for listeners to come back when it starts, and more.
             "zmq_reconnect_ivl_max": 100,
             "peer.recorder.enabled": True,

@@ -127,14 +127,18 @@ class Bench:
 
     def logger(self, number: int, run: Run) -> tuple[Sent, Sent]:
         stdin = {"stdin": run.stdin} if run.stdin else {}
-        with Bus(self._directory / f"logger{number}", self._peer_venv) as bus, _relay(bus) as relay:
+        with self._bus(f"logger{number}") as bus, _relay(bus) as relay:
             theirs = _caught(relay, run.count, bus.upstream_logger, *run.options, **stdin)
             return theirs, _caught(relay, run.count, bus.logger, *run.options, **stdin)
 
     def script(self, number: int, arguments: str) -> tuple[Sent, Sent]:
-        with Bus(self._directory / f"script{number}", self._peer_venv) as bus, _relay(bus) as relay:
+        with self._bus(f"script{number}") as bus, _relay(bus) as relay:
             theirs = _caught(relay, 2, bus.upstream_script, UPSTREAM_SCRIPT % arguments)
             return theirs, _caught(relay, 2, bus.script, OUR_SCRIPT % arguments)
+
+    def _bus(self, name: str) -> Bus:
+        """Its publishers wait longer than usual until they are connected: ten run at once."""
+        return Bus(self._directory / name, self._peer_venv, post_init_sleep=3)
 
 
 def _relay(bus: Bus) -> zmq.Socket[bytes]:

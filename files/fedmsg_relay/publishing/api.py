@@ -9,23 +9,32 @@ It holds where programs are not simple scripts:
   of which Python is not told, as uWSGI's, is noticed by the number of the process.
 - A signal handler or a `pre_fire_hook` that publishes while this thread is in `publish()` does so
   over a connection of its own: the one that is in use is in the middle of something.
+- A fork while another thread imports what its message needs waits for that import.
 - A function that runs at exit may publish, whether our own has run already or not.
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
+import pwd
 import sys
 import threading
 from collections.abc import Iterable, Iterator
 from typing import Any, Callable
 
 from .. import config as global_config
+from .. import importing, rows, tcp_progress, trust
 from ..errors import PublishError
 from ..message import Message
+from . import diagnosis, quota
 from .delivery import Outcome
 from .publisher import Publisher
+
+# What a message may need that most do not. Imported here, and not by a thread that publishes while
+# another one forks, see `importing`.
+_RARELY_NEEDED = (contextlib, pwd, diagnosis, quota, rows, tcp_progress, trust)
 
 # For all below. Reentrant, for a signal handler may run in the thread that holds it.
 _lock = threading.RLock()
@@ -105,7 +114,7 @@ def publish_all(
     """
     with _own_lock():
         config = _config if _config is not None and not overrides else _load(_given(overrides))
-        publisher = Publisher(config)
+        publisher = _publisher_for(config)
         name = modname or _calling_module()
     return _publish_all(publisher, topic or "unspecified", msgs, name)
 
@@ -131,7 +140,7 @@ def destroy() -> None:
 def _publish_beside(given: tuple[Any, ...], overrides: dict[str, Any]) -> Message:
     """Publish one message while this thread is publishing another one."""
     numbers = _publisher.numbers if _publisher is not None else None
-    publisher = Publisher(_config or _load(_given(overrides)), numbers=numbers)
+    publisher = _publisher_for(_config or _load(_given(overrides)), numbers=numbers)
     try:
         return publisher.publish(*given)
     finally:
@@ -171,8 +180,13 @@ def _load(overrides: dict[str, Any]) -> global_config.Config:
 def _open(overrides: dict[str, Any], config: global_config.Config) -> Publisher:
     global _publisher, _overrides, _config
     _overrides, _config = overrides, config
-    _publisher = Publisher(config)
+    _publisher = _publisher_for(config)
     return _publisher
+
+
+def _publisher_for(config: global_config.Config, **options: Any) -> Publisher:
+    with importing:  # where the config wants signatures, or libzmq
+        return Publisher(config, **options)
 
 
 def _open_again(overrides: dict[str, Any]) -> Publisher:

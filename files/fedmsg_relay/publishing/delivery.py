@@ -14,6 +14,7 @@ from __future__ import annotations
 import time
 from collections import deque, namedtuple
 
+from .. import importing
 from ..errors import PublishError
 from ..escapes import escaped
 from .polling import Poller
@@ -356,14 +357,18 @@ class Delivery:
         if address.acknowledges:
             address.connection = SubmitClient(address.endpoint, self._config)
             return
+        context = self._libzmq()
         from .inbound_client import InboundClient
 
-        address.connection = InboundClient(self._libzmq(), address.endpoint, self._config)
+        address.connection = InboundClient(context, address.endpoint, self._config)
 
     def _libzmq(self) -> zmq.Context[zmq.Socket[bytes]]:
         """Imported when an inbound address needs it: that takes longer than all else together."""
         if self._context is None:
-            import zmq
+            with importing:
+                import zmq
+
+                from . import inbound_client  # noqa: F401
 
             self._context = zmq.Context(io_threads=self._config["io_threads"])
         return self._context

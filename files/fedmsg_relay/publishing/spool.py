@@ -188,14 +188,39 @@ def _each(step: Callable[[_File], None], files: list[_File]) -> list[OSError | N
         return None
 
     if step is _File.sync and len(files) >= _MANY:
-        from concurrent.futures import ThreadPoolExecutor
-
-        try:
-            with ThreadPoolExecutor(_THREADS) as pool:
-                return list(pool.map(take, files))
-        except RuntimeError:  # this user may have no more threads
-            pass
+        return _with_threads(take, files)
     return [take(file) for file in files]
+
+
+def _with_threads(
+    take: Callable[[_File], OSError | None], files: list[_File]
+) -> list[OSError | None]:
+    """What `take` returns for each file, by several threads and this one.
+
+    Not by concurrent.futures: whoever forks meanwhile would fork while that is imported, or with
+    its hooks, see `importing`.
+    """
+    import threading
+
+    raised: list[OSError | None] = [None] * len(files)
+    left = iter(range(len(files)))
+
+    def work() -> None:
+        for number in left:
+            raised[number] = take(files[number])
+
+    threads = [threading.Thread(target=work) for _ in range(_THREADS - 1)]
+    started = []
+    for thread in threads:
+        try:
+            thread.start()
+        except RuntimeError:  # this user may have no more threads
+            break
+        started.append(thread)
+    work()
+    for thread in started:
+        thread.join()
+    return raised
 
 
 def encoded(topic: bytes, body: bytes) -> bytes:
