@@ -82,12 +82,14 @@ LOCAL_PACKAGES = next(
 )
 
 WILDCARDS = ("0.0.0.0", "::")
-LOADED = (".py", ".service", ".socket", ".path", ".timer")
+# The last is the bridge's to RabbitMQ.
+LOADED = (".py", ".service", ".socket", ".path", ".timer", "/password")
 USER = "fedmsg"
 # What a file of these roles has, as no file of fedmsg's or of an admin has.
 OUR_MARKS = (
     b"# By the roles fedmsg_base and fedmsg_relay",
     b"# By the role fedmsg_monitoring",
+    b"# By the role fedmsg_bridge",
     b"from fedmsg_relay",
     # Of releases before that line: what each of their files has. The socket unit is as it was, for
     # another one would close the relay's ports once.

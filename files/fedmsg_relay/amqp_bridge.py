@@ -1,7 +1,8 @@
 """fedmsg-amqp-bridge: the bus on RabbitMQ, both ways: the command and the daemon.
 
-By the keys of the global config that begin with `amqp_`, see bridge/settings.py. Started by its
-unit as the relay's user on the relay's host: it reads the journal there, and submits to the relay.
+By the keys of the config that begin with `amqp_`, see bridge/settings.py; what others may not read,
+or only some hosts need, is in CONFIG. Started by its unit as the relay's user on the relay's host:
+it reads the journal there, and submits to the relay.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from .bridge.status import Status, application
 from .errors import ConfigError, FedmsgRelayError, StartError
 
 NAME = "fedmsg-amqp-bridge"
+# Its *.py come after the global config, which every host of the bus has and everybody may read.
+CONFIG = "/etc/fedmsg-amqp-bridge"
 
 DESCRIPTION = """\
 Publish what the relay's journal has to RabbitMQ, as fedora-messaging does, and submit to the relay
@@ -171,7 +174,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     process.prepare(NAME[:15], 0.005)
     try:
-        config = global_config.load(args.config_filename, system=True)
+        config = global_config.load(args.config_filename, system=True, further=CONFIG)
         settings = check(config)
         if args.check:
             print(f"{NAME}: configuration ok: {_described(settings)}")

@@ -115,14 +115,15 @@ _POLICY_MODES = ("off", "mark", "refuse")
 _PATHS = ("relay_log", "relay_journal", "publisher_spool")
 
 
-def load(path: str | None = None, *, system: bool = False) -> Config:
+def load(path: str | None = None, *, system: bool = False, further: str | None = None) -> Config:
     """The merged and validated config.
 
     `path` names one file, or a directory whose `*.py` are loaded in sorted order, and nothing else
     is read then; without it a command reads what the environment variable FEDMSG_CONFIG names.
     `system` is for daemons: only what lies in /etc is read, and a file that cannot be read is an
-    error rather than a warning. Root never reads another user's `./` or `~` either. Nobody reads
-    what another user may write: these files are executed.
+    error rather than a warning. `further` is a directory of the program's own, whose `*.py` come
+    last; not with `path`, and it need not be there. Root never reads another user's `./` or `~`
+    either. Nobody reads what another user may write: these files are executed.
 
     Raises ConfigError, which names the file and the line, or the key.
     """
@@ -130,7 +131,10 @@ def load(path: str | None = None, *, system: bool = False) -> Config:
     if path is None and not system:
         path = os.environ.get("FEDMSG_CONFIG")
     merged: Config = {}
-    for filename in _given(path) if path else _searched(etc_only):
+    filenames = [*(_given(path) if path else _searched(etc_only))]
+    if further is not None and not path:
+        filenames += _python_files(further)
+    for filename in filenames:
         _merge(merged, _execute(filename, must_be_readable=system or path is not None))
     return complete(merged)
 

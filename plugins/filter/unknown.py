@@ -53,7 +53,7 @@ _value:
   elements: dict
 """
 
-OURS = ("fedmsg_base_", "fedmsg_relay_", "fedmsg_monitoring_")
+OURS = ("fedmsg_base_", "fedmsg_relay_", "fedmsg_bridge_", "fedmsg_monitoring_")
 # From 0 to 1; between two of our own names it is less.
 NEARLY = 0.85
 

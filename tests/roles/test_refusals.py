@@ -87,6 +87,12 @@ CASES_HERE: dict[str, dict[str, Any]] = {
     },
 }
 DEPLOY = ROOT / "playbooks/deploy.yml"
+ROLE_TASKS = ("ansible.builtin.import_role", "ansible.builtin.include_role")
+# A bridge to RabbitMQ that is right, to which a case adds what is wrong.
+BRIDGE = {
+    "fedmsg_bridge_url": ["amqps://fedmsg@rabbit01:5671/%2Fbus"],
+    "fedmsg_bridge_password": "open-sesame",
+}
 # What a case adds to the names of its groups and hosts, so that the cases do not see each other.
 OF_CASE = re.compile(r"_case(\d+)")
 FURTHER_HOST = re.compile(r"(relay|app)\d\d")
@@ -166,7 +172,17 @@ def right_input() -> dict[str, Any]:
         **dict.fromkeys(fedmsg_variables_of_playbooks(), "x"),
         "fedmsg_apps_mirror": "x",
     }
-    return {"name": RIGHT, "bus": bus}
+    bridge = {
+        # Lists of one without brackets.
+        "fedmsg_bridge_url": "amqps://[2001:db8::1]",
+        "fedmsg_bridge_password": "",
+        "fedmsg_bridge_certificate": "/etc/pki/bridge.pem",
+        "fedmsg_bridge_key": "/etc/pki/bridge.key",
+        "fedmsg_bridge_out": [],
+        "fedmsg_bridge_in": "*.prod.#",
+        "fedmsg_bridge_http": "127.0.0.1:4003",
+    }
+    return {"name": RIGHT, "bus": bus, "bridge": bridge}
 
 
 def fedmsg_variables_of_playbooks() -> set[str]:
@@ -176,7 +192,8 @@ def fedmsg_variables_of_playbooks() -> set[str]:
         for path in (ROOT / "playbooks").glob("*.yml")
         for play in yaml.safe_load(path.read_text())
         for name in play.get("vars", {})
-        if name.startswith("fedmsg_") and not name.startswith(("fedmsg_base_", "fedmsg_relay_"))
+        if name.startswith("fedmsg_")
+        and not name.startswith(("fedmsg_base_", "fedmsg_relay_", "fedmsg_bridge_"))
     }
 
 
@@ -209,6 +226,8 @@ def inventory_of(case: Mapping[str, Any], of_case: str) -> dict[str, Any]:
     named = sorted({*filter(FURTHER_HOST.fullmatch, (*case, case.get("limit", "")))})
     relays = ["relay", *(host for host in named if host.startswith("relay"))]
     groups = case.get("groups", {"fedmsg_bus": ["relay", *named], "fedmsg_relay": relays})
+    if "bridge" in case:
+        groups = {**groups, "fedmsg_bridge": case.get("bridges", relays)}
     bus = {
         **(HERE if "here" in case else NOWHERE),
         "fedmsg_base_bus_group": f"fedmsg_bus{of_case}",
@@ -216,6 +235,8 @@ def inventory_of(case: Mapping[str, Any], of_case: str) -> dict[str, Any]:
         **case.get("bus", {}),
     }
     variables = dict.fromkeys(("fedmsg_bus", "fedmsg_relay"), bus)
+    if "bridge" in case:
+        variables["fedmsg_bridge"] = {**BRIDGE, **case["bridge"]}
     # Their names without the case's number.
     for host in ("relay", "app01", *named):
         name = "localhost" if "here" in case else host
@@ -233,10 +254,10 @@ def inventory_of(case: Mapping[str, Any], of_case: str) -> dict[str, Any]:
 def play_of(case: Mapping[str, Any], of_case: str, groups: list[str]) -> dict[str, Any]:
     """A deploy's first look at hosts, for those of one case, in which no failure ends the run."""
     checks = next(play["tasks"] for play in yaml.safe_load(DEPLOY.read_text()) if "tasks" in play)
-    relays = f"fedmsg_relay{of_case}"
     for task in checks:
         if "when" in task:
-            task["when"] = f"inventory_hostname in groups['{relays}'] | default([])"
+            role = next(task[how]["name"] for how in ROLE_TASKS if how in task)
+            task["when"] = f"inventory_hostname in groups['{role}{of_case}'] | default([])"
     hosts = [name for name in groups if name.endswith(of_case)]
     return {
         "name": case["name"],
@@ -257,6 +278,8 @@ def assert_refused(found: Run, says: list[str]) -> None:
         for play in yaml.safe_load((ROOT / "playbooks/find.yml").read_text())
         for task in play.get("tasks", [])
     }
+    # What is included is said by a line of its own.
+    before.add("Check the bridges' own variables")
     # `bus` and `once` are parts of it that other playbooks have, too.
     checks = re.compile(r" : (preflight|claim|claimed|unanswered|bus|once) [|] ")
     assert {line["task"] for line in found.lines if not checks.search(line["task"])} <= {
@@ -269,6 +292,12 @@ def test_wrong_input_is_refused(name: str, table: dict[str, Run]) -> None:
     assert_refused(table[name], CASES[name]["says"])
     # By what the inventory says: no host has been asked for anything.
     assert "Connection refused" not in table[name].failures
+
+
+def test_no_refusal_shows_a_password(table: dict[str, Run]) -> None:
+    said = [name for name, found in table.items() if "sesame" in json.dumps(found.lines)]
+    assert said == []
+    assert "sesame" not in table[RIGHT].output
 
 
 def test_right_input_is_not_refused(table: dict[str, Run]) -> None:

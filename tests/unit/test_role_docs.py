@@ -12,7 +12,7 @@ import yaml
 
 from tests.conftest import ROOT
 
-ROLES = ("fedmsg_base", "fedmsg_relay", "fedmsg_monitoring")
+ROLES = ("fedmsg_base", "fedmsg_bridge", "fedmsg_relay", "fedmsg_monitoring")
 
 
 def run(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -19,6 +19,8 @@ LINKS = {
     "playbooks/templates": "../templates",
     "roles/fedmsg_base/files": "../../files",
     "roles/fedmsg_base/templates": "../../templates",
+    "roles/fedmsg_bridge/files": "../../files",
+    "roles/fedmsg_bridge/templates": "../../templates",
     "roles/fedmsg_monitoring/files": "../../files",
     "roles/fedmsg_monitoring/templates": "../../templates",
     "roles/fedmsg_relay/files": "../../files",
