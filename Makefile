@@ -28,11 +28,11 @@ demo: ## boot three hosts, deploy to them, send messages and show them arrive
 	@tools/setup/packages venv hosts
 	@$(RUN) tools/demo
 
-test: ## run all tests (but move and truth), or what a change touches: make test ARGS=changed
+test: ## run all tests (but move, truth and bridge), or what a change touches: make test ARGS=changed
 	@tools/setup/packages venv lint faults servers broker docs hosts
 	@$(RUN) tools/test $(ARGS)
 
-test-all: ## run all tests, move and truth too
+test-all: ## run all tests, those three too
 	@$(MAKE) test ARGS=everything
 
 lint: ## check the code, the Ansible content, the shell scripts and the documents
