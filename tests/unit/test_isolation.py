@@ -137,7 +137,9 @@ def test_every_play_that_becomes_root_has_python_leave_the_working_directory_out
     assert [(n, play["name"]) for n, play in root if play.get("environment") != SAFE] == []
 
 
-@pytest.mark.parametrize("role", ["fedmsg_base", "fedmsg_bridge", "fedmsg_relay", "fedmsg_monitoring"])
+@pytest.mark.parametrize(
+    "role", ["fedmsg_base", "fedmsg_bridge", "fedmsg_relay", "fedmsg_monitoring"]
+)
 def test_so_does_a_role_in_a_play_of_somebody_elses(role: str) -> None:
     """At each of the entry points that the roles' README names, and in handlers."""
     specs = load(ROOT / f"roles/{role}/meta/argument_specs.yml")

@@ -26,7 +26,9 @@ def test_the_oldest_that_is_asked_for_is_the_oldest_that_is_tested() -> None:
     assert runtime["requires_ansible"] == f">={OLDEST}.0"
 
 
-@pytest.mark.parametrize("role", ["fedmsg_base", "fedmsg_bridge", "fedmsg_relay", "fedmsg_monitoring"])
+@pytest.mark.parametrize(
+    "role", ["fedmsg_base", "fedmsg_bridge", "fedmsg_relay", "fedmsg_monitoring"]
+)
 def test_roles_ask_for_the_same(role: str) -> None:
     meta = yaml.safe_load((ROOT / f"roles/{role}/meta/main.yml").read_text())
     assert meta["galaxy_info"]["min_ansible_version"] == OLDEST

@@ -55,7 +55,9 @@ def test_a_change_makes_it_stale(
     assert f"{attribute}\n" in found.stderr
 
 
-@pytest.mark.parametrize("role", ["fedmsg_base", "fedmsg_bridge", "fedmsg_relay", "fedmsg_monitoring"])
+@pytest.mark.parametrize(
+    "role", ["fedmsg_base", "fedmsg_bridge", "fedmsg_relay", "fedmsg_monitoring"]
+)
 def test_a_default_is_said_once(role: str) -> None:
     """The roles' documentation says the same as their defaults."""
     specs = yaml.safe_load((ROOT / f"roles/{role}/meta/argument_specs.yml").read_text())
