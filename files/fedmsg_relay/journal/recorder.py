@@ -401,11 +401,15 @@ class Recorder:
         if reach >= min(SHORT, self._max_age * SHORT_SHARE):
             return
         now = time.monotonic()
+        is_due = now >= self._note_due
+        if is_due:
+            self._note_due = now + NOTE_PERIOD
+            self.state.reach_topic = journal.largest_topic(LOOKED_THROUGH)
+        # Then the rest: who sees that it was noted reads the topic, too, from another thread.
         self.state.reach, self.state.reach_noted = reach, time.time()
-        if now < self._note_due:
+        if not is_due:
             return
-        self._note_due = now + NOTE_PERIOD
-        self.state.reach_topic = topic = journal.largest_topic(LOOKED_THROUGH)
+        topic = self.state.reach_topic or ""
         logger.warning(
             "journal: full, and reaches back only %.0f s: %d messages went before their age since"
             " the start. Of the newest, most bytes are of topic %s",
